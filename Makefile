@@ -1,0 +1,52 @@
+# make demo · make test · make check · make bench-overhead
+# Every target does its own set-up; what is set up already costs nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST_ARGS ?=
+INPUT ?=
+OUTPUT ?= demo-output
+
+.PHONY: help setup setup-dev demo test check format lock bench bench-% clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## Install what running needs into .venv
+	@tools/setup run
+
+setup-dev:  ## Install what developing needs into .venv
+	@tools/setup dev
+
+demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
+	@if [ -n "$(INPUT)" ]; then \
+		$(BIN)/voxelmill run "$(INPUT)" --organ all --output "$(OUTPUT)"; \
+	else \
+		$(BIN)/voxelmill demo --output "$(OUTPUT)"; \
+	fi
+
+test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
+	@tools/setup servers
+	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
+
+check: setup-dev  ## Format, lint, types, imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src
+	@$(BIN)/lint-imports --no-cache
+
+format: setup-dev  ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock:  ## Write the lock files anew (needs uv)
+	@tools/lock --upgrade
+
+bench: bench-overhead  ## Run every benchmark that stands
+
+bench-%: setup-dev
+	@$(BIN)/python bench/$*.py
+
+clean:  ## Remove what set-up and runs have made
+	rm -rf .venv .servers demo-output

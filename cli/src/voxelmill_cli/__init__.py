@@ -1,0 +1,1 @@
+"""The command voxelmill: the operator's tool, and all services in one process."""

@@ -1,0 +1,1 @@
+"""Voxelmill's gateway: the HTTP door."""

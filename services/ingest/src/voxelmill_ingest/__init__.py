@@ -1,0 +1,1 @@
+"""Voxelmill's ingest service: objects in, validated instances and complete series out."""

@@ -1,0 +1,1 @@
+"""Voxelmill's mesh service: a label map in, closed surfaces out."""

@@ -1,0 +1,1 @@
+"""Voxelmill's segment service: a series in, a label map out."""

@@ -1,0 +1,1 @@
+"""Voxelmill's thumbnail service: pictures of every instance and every series."""

@@ -1,0 +1,1 @@
+"""The plumbing that Voxelmill's services share: events, worker runtime, transports, stores, database."""

@@ -1,0 +1,58 @@
+"""The errors that cross a boundary, one meaning each. Domain errors stand beside their domain."""
+
+from __future__ import annotations
+
+
+class VoxelmillError(Exception):
+    """Base of every error that Voxelmill raises on purpose."""
+
+
+class TransientError(VoxelmillError):
+    """A dependency failed in passing: the runtime answers with the retry ladder.
+
+    `error_class` is the word that stands in the dead-letter queue and in the metrics.
+    """
+
+    error_class = "transient"
+
+
+class StoreUnavailableError(TransientError):
+    """The object store did not answer, or answered with a server error."""
+
+    error_class = "store-unavailable"
+
+
+class BrokerUnavailableError(TransientError):
+    """The broker did not answer or closed the connection."""
+
+    error_class = "broker-unavailable"
+
+
+class DatabaseUnavailableError(TransientError):
+    """The database did not answer."""
+
+    error_class = "database-unavailable"
+
+
+class ObjectMissingError(VoxelmillError):
+    """There is no object under this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key}: no such object")
+        self.key = key
+
+
+class UnsafeKeyError(VoxelmillError):
+    """A key that would leave its store, is empty, or cannot be stored faithfully."""
+
+
+class UnroutableError(VoxelmillError):
+    """A message was published that no queue wanted. It was not lost: publishing failed."""
+
+
+class UndecodableMessageError(VoxelmillError):
+    """A body that is no CloudEvents document of a type known here."""
+
+
+class NotBuiltError(VoxelmillError):
+    """The user asked for a part of Voxelmill that does not exist yet."""

@@ -1,0 +1,58 @@
+"""What happens in Voxelmill, as data. The whole list stands in `registry`; every event is imported from here."""
+
+from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event, cause
+from voxelmill_shared.events.objects import (
+    ObjectKind,
+    ObjectRef,
+    ObjectRejected,
+    ObjectUploaded,
+    ObjectValidated,
+    Severity,
+    UploadCompleted,
+)
+from voxelmill_shared.events.registry import EVENT_TYPES, open_envelope
+from voxelmill_shared.events.series import (
+    DocumentRef,
+    Evidence,
+    SeriesEvent,
+    SeriesIndexed,
+    SeriesMeshed,
+    SeriesSegmented,
+    SeriesThumbnailed,
+    SeriesValidated,
+    Stage,
+    StageDone,
+    StageFailed,
+    StageSkipped,
+    Status,
+)
+
+__all__ = [
+    "CONTENT_TYPE",
+    "EVENT_TYPES",
+    "TYPE_PREFIX",
+    "DocumentRef",
+    "Envelope",
+    "Event",
+    "Evidence",
+    "ObjectKind",
+    "ObjectRef",
+    "ObjectRejected",
+    "ObjectUploaded",
+    "ObjectValidated",
+    "SeriesEvent",
+    "SeriesIndexed",
+    "SeriesMeshed",
+    "SeriesSegmented",
+    "SeriesThumbnailed",
+    "SeriesValidated",
+    "Severity",
+    "Stage",
+    "StageDone",
+    "StageFailed",
+    "StageSkipped",
+    "Status",
+    "UploadCompleted",
+    "cause",
+    "open_envelope",
+]

@@ -1,0 +1,1 @@
+"""Keeping objects: a local folder, or S3."""

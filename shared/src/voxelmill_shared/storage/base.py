@@ -1,0 +1,93 @@
+"""What every object store can do. One contract suite (`tests/contract/test_storage.py`) holds them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """What a HEAD says. `etag` is without quotes; for an object put in one piece it is the MD5 of its bytes, in hex.
+
+    (S3 has it so for single puts without KMS; the local store computes it, so that the same bytes have the same
+    name in both.)
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What was written."""
+
+    key: str
+    size: int
+    etag: str
+    sha256: str
+
+
+class ObjectStore(Protocol):
+    """One bucket, or a prefix of one. Keys are relative to it, raw, with `/` between parts.
+
+    Errors: `ObjectMissingError`, `StoreUnavailableError` (worth a retry), `UnsafeKeyError` (empty, absolute, with
+    `.` or `..` or an empty part, longer than 1,024 bytes of UTF-8, or with NUL).
+    """
+
+    @property
+    def bucket(self) -> str:
+        """The name that events use for this store."""
+        ...
+
+    async def head(self, key: str) -> ObjectStat:
+        """Look at an object without reading it."""
+        ...
+
+    async def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        ...
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read bytes `start` to `start + length`, or to the end. Past the end: fewer bytes, or none."""
+        ...
+
+    async def fetch(self, key: str, directory: Path) -> Path:
+        """Bring an object onto the local disk and return its path; read it only, never write or delete it.
+
+        The local store returns its own file without a copy; S3 downloads into `directory` (made if missing) under a
+        name that does not depend on what the key holds.
+        """
+        ...
+
+    async def write(self, key: str, body: bytes, media_type: str = "application/octet-stream") -> StoredObject:
+        """Put an object: whole and durable when this returns, never half of it to a reader."""
+        ...
+
+    async def write_file(self, key: str, path: Path, media_type: str = "application/octet-stream") -> StoredObject:
+        """Put a file's content (multipart on S3 above 16 MiB). The file stays the caller's."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; no error if it is not there."""
+        ...
+
+    def list(self, prefix: str = "") -> AsyncIterator[ObjectStat]:
+        """List in no promised order, by continuation token; every object that stood throughout appears once."""
+        ...
+
+    async def check(self) -> None:
+        """Return if the store answers; raise `StoreUnavailableError` with the reason if not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,1 @@
+"""Carrying messages: RabbitMQ, or one SQLite file."""

@@ -1,0 +1,63 @@
+"""Exchanges, queues, rungs and dead-letter queues: the one description that every transport builds from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EVENTS_EXCHANGE = "voxelmill.events"
+DEAD_LETTER_EXCHANGE = "voxelmill.dlx"
+DEFAULT_LADDER = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5), timedelta(minutes=30))
+
+
+def rung_name(wait: timedelta) -> str:
+    """Name a rung: `5s`, `30s`, `5m`, `500ms`."""
+    milliseconds = int(wait.total_seconds() * 1000)
+    if milliseconds % 1000:
+        return f"{milliseconds}ms"
+    seconds = milliseconds // 1000
+    return f"{seconds // 60}m" if seconds % 60 == 0 and seconds else f"{seconds}s"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """One service's queue: its name (`segment.series-validated`) and the routing keys that it wants.
+
+    `bindings` follow AMQP's topic rules: words between dots, `*` for one word, `#` for any number.
+    """
+
+    name: str
+    bindings: tuple[str, ...]
+    ladder: tuple[timedelta, ...] = DEFAULT_LADDER
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter queue."""
+        return f"{self.name}.dlq"
+
+    def rung(self, number: int) -> str:
+        """The queue of a rung, from 0."""
+        return f"{self.name}.retry.{rung_name(self.ladder[number])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All queues that must exist before anything is published."""
+
+    queues: Sequence[QueueSpec] = field(default_factory=tuple)
+
+
+INGEST = QueueSpec("ingest.object-uploaded", ("object.uploaded.v1", "upload.completed.v1"))
+THUMBNAIL = QueueSpec("thumbnail.series-validated", ("series.validated.v1",))
+SEGMENT = QueueSpec("segment.series-validated", ("series.validated.v1",))
+MESH = QueueSpec("mesh.series-segmented", ("series.segmented.v1",))
+INDEX = QueueSpec(
+    "index.all-events",
+    ("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1"),
+)
+TOPOLOGY = Topology((INGEST, THUMBNAIL, SEGMENT, MESH, INDEX))
+"""Voxelmill's own. Every service declares all of it, so the order in which services start does not matter."""
