@@ -1,0 +1,41 @@
+"""What a service is made of: queues with handlers, work in the background, and what to check before it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from voxelmill_shared.events import Event, Stage
+from voxelmill_shared.outcome import Outcome
+from voxelmill_shared.transport.topology import QueueSpec
+
+Handler = Callable[[Any], Awaitable[Outcome]]
+"""Takes one typed event, gives an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One queue, the handler of each event type in it, and how many messages may be in hand at a time."""
+
+    queue: QueueSpec
+    handlers: Mapping[type[Event], Handler]
+    prefetch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service, wired.
+
+    `background` functions run until cancelled (outbox relay, the timers of series). `resources` are entered before
+    the first message is taken and left after the last one is settled (children, migrations). `checks` are what
+    `/readyz` asks, by name; each raises with a reason.
+    """
+
+    name: str
+    stage: Stage
+    subscriptions: tuple[Subscription, ...] = ()
+    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    resources: tuple[AbstractAsyncContextManager[Any], ...] = ()
+    checks: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
