@@ -88,9 +88,13 @@ class Child:
                 raise ChildFailedError(
                     "child-timeout", f"the work took longer than {self._limits.seconds:g} s and was stopped"
                 ) from None
+            except ChildFailedError:
+                await self._kill()
+                raise
+            except VoxelmillError:
+                raise  # the function's own answer: the child is sound
             except BaseException:
-                if process.returncode is not None or not isinstance(sys.exc_info()[1], VoxelmillError):
-                    await self._kill()
+                await self._kill()  # cancelled in the middle of an exchange: the pipes are out of step
                 raise
 
     async def close(self) -> None:
@@ -113,15 +117,16 @@ class Child:
     async def _exchange(
         self, process: asyncio.subprocess.Process, argument: Any, on_progress: Callable[[Any], None] | None
     ) -> Any:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        if stdin is None or stdout is None:
+            raise ChildFailedError("child-exited", "the work's process has no pipes")
         body = pickle.dumps(argument)
         try:
-            process.stdin.write(_LENGTH.pack(len(body)) + body)
-            await process.stdin.drain()
+            stdin.write(_LENGTH.pack(len(body)) + body)
+            await stdin.drain()
             while True:
-                (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-                kind, value = pickle.loads(await process.stdout.readexactly(length))  # noqa: S301 - from our own child
+                (length,) = _LENGTH.unpack(await stdout.readexactly(_LENGTH.size))
+                kind, value = pickle.loads(await stdout.readexactly(length))  # noqa: S301 - from our own child
                 if kind == "progress":
                     if on_progress is not None:
                         on_progress(value)
@@ -194,7 +199,10 @@ def _serve(target: str, memory_bytes: int) -> None:
         except VoxelmillError as error:
             send("error", error)
         except MemoryError:
-            send("failed", ("child-out-of-memory", f"the work needs more than its {memory_bytes >> 20} MiB of memory"))
+            send(
+                "failed",
+                ("child-out-of-memory", f"the work needs more than its {memory_bytes >> 20} MiB of memory"),
+            )
         except Exception as error:  # noqa: BLE001 - this is the runtime's edge: whatever broke becomes a reason
             sys.excepthook(type(error), error, error.__traceback__)
             send("failed", ("unexpected", f"{type(error).__name__}: {error}"))

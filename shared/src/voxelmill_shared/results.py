@@ -82,7 +82,10 @@ class ManifestInstance(_Document):
 
 
 class SeriesManifest(_Document):
-    """The instances of a series revision, sorted by position along the slice normal where they have one, else by number."""
+    """The instances of a series revision.
+
+    Sorted by position along the slice normal where they have one, else by instance number.
+    """
 
     study_instance_uid: str
     series_instance_uid: str

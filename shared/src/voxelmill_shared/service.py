@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from voxelmill_shared.events import Event, Stage
 from voxelmill_shared.outcome import Outcome
-from voxelmill_shared.transport.topology import QueueSpec
 
-Handler = Callable[[Any], Awaitable[Outcome]]
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from voxelmill_shared.events import Event, Stage
+    from voxelmill_shared.transport.topology import QueueSpec
+
+Handler = Callable[[Any], Coroutine[Any, Any, Outcome]]
 """Takes one typed event, gives an outcome."""
 
 
@@ -36,6 +39,6 @@ class Service:
     name: str
     stage: Stage
     subscriptions: tuple[Subscription, ...] = ()
-    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = ()
-    checks: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    checks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)

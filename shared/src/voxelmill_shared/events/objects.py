@@ -123,7 +123,10 @@ class Severity(StrEnum):
 
 
 class ObjectRejected(Event):
-    """Ingest does not take the object. `reason` is a word of the documented catalogue, `detail` is one line for people."""
+    """Ingest does not take the object.
+
+    `reason` is a word of the documented catalogue, `detail` is one line for people.
+    """
 
     type: ClassVar[str] = "object.rejected.v1"
 

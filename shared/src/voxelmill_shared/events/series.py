@@ -165,4 +165,5 @@ class SeriesIndexed(SeriesEvent):
 
     def content_key(self) -> str:
         """Revision, job and how each stage ended."""
-        return f"r{self.revision}:{self.job_id}:{self.status}:{','.join(self.failed_stages)}:{','.join(self.skipped_stages)}"
+        failed, skipped = ",".join(self.failed_stages), ",".join(self.skipped_stages)
+        return f"r{self.revision}:{self.job_id}:{self.status}:{failed}:{skipped}"

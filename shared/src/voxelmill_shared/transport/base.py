@@ -91,7 +91,10 @@ class Consumer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueCount:
-    """How full a queue is. `ready` waits for a consumer, `in_hand` is delivered and not settled, `waiting` is on a rung."""
+    """How full a queue is.
+
+    `ready` waits for a consumer, `in_hand` is delivered and not settled, `waiting` is on a rung.
+    """
 
     queue: str
     ready: int

@@ -1,0 +1,62 @@
+"""The three addresses that every service answers: `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.metrics import exposition
+from voxelmill_shared.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+
+    Checks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
+async def readiness(checks: Checks) -> dict[str, str]:
+    """Ask every check; return `ok` or the reason by name."""
+    answers: dict[str, str] = {}
+    for name, check in checks.items():
+        try:
+            await check()
+            answers[name] = "ok"
+        except VoxelmillError as error:
+            answers[name] = str(error)
+    return answers
+
+
+def application(service: str, checks: Checks) -> web.Application:
+    """Build the application of the three addresses."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "service": service, "version": __version__})
+
+    async def readyz(_: web.Request) -> web.Response:
+        answers = await readiness(checks)
+        ready = all(answer == "ok" for answer in answers.values())
+        return web.json_response({"ready": ready, "checks": answers}, status=200 if ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        body, content_type = exposition()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    return app
+
+
+@asynccontextmanager
+async def serve(service: str, checks: Checks, host: str, port: int) -> AsyncIterator[int]:
+    """Serve the three addresses while the context is open; yield the port (of use when `port` is 0)."""
+    runner = web.AppRunner(application(service, checks), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

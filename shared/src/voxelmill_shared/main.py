@@ -1,0 +1,101 @@
+"""One service as a process of its own: settings, adapters, signals, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from voxelmill_shared import logs
+from voxelmill_shared.errors import BrokerUnavailableError, TransientError, VoxelmillError
+from voxelmill_shared.health import serve
+from voxelmill_shared.parts import Parts, open_parts
+from voxelmill_shared.settings import SharedSettings
+from voxelmill_shared.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from voxelmill_shared.service import Service
+
+log = structlog.get_logger("voxelmill")
+SettingsT = TypeVar("SettingsT", bound=SharedSettings)
+
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+
+
+def read_settings(settings_type: type[SettingsT], command: str) -> SettingsT:
+    """Read the settings from the environment, or end the process with one clear line and exit code 2."""
+    try:
+        return settings_type()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "VOXELMILL_" + "_".join(str(part) for part in first["loc"][:1]).upper()
+        sys.exit(_usage(command, f"{name}: {first['msg']}; set it right and start again"))
+
+
+def _usage(command: str, line: str) -> int:
+    sys.stderr.write(f"{command}: {line}\n")
+    return EXIT_USAGE
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run_service(
+    build: Callable[[Parts, SettingsT], Service], settings: SettingsT, stop: asyncio.Event | None = None
+) -> None:
+    """Build a service from its settings and run it until a signal (or `stop`), then drain."""
+    stop = stop or stop_on_signals()
+    async with open_parts(settings) as parts:
+        service = build(parts, settings)
+        worker = Worker(
+            service,
+            parts.transport,
+            ladder=settings.waits(),
+            grace=timedelta(seconds=settings.grace_seconds),
+        )
+
+        async def consuming() -> None:
+            if not worker.consuming.is_set():
+                raise BrokerUnavailableError("not taking messages")
+
+        checks = {"broker": parts.transport.check, "consuming": consuming, **service.checks}
+        async with serve(service.name, checks, settings.host, settings.port) as port:
+            log.info("serving", service=service.name, host=settings.host, port=port)
+            await worker.run(stop)
+    log.info("stopped", service=service.name)
+
+
+def main(build: Callable[[Parts, SettingsT], Service], settings_type: type[SettingsT], command: str) -> None:
+    """Be the process of one service.
+
+    Exit code 0 after a drain, 2 for wrong settings, 3 for a dependency out of reach.
+    """
+    settings = read_settings(settings_type, command)
+    try:
+        logs.configure(settings.log_level)
+    except ValueError as error:
+        sys.exit(_usage(command, f"VOXELMILL_LOG_LEVEL: {error}"))
+    try:
+        asyncio.run(run_service(build, settings))
+    except ValueError as error:
+        sys.exit(_usage(command, str(error)))
+    except TransientError as error:
+        sys.stderr.write(f"{command}: {error}; see that it runs and is reachable, then start again\n")
+        sys.exit(EXIT_UNREACHABLE)
+    except VoxelmillError as error:
+        sys.stderr.write(f"{command}: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,31 @@
+"""What is counted, for Prometheus. One registry for the process; the label `service` tells services apart."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+REGISTRY = CollectorRegistry()
+
+SETTLED = Counter(
+    "voxelmill_messages_settled",
+    "Messages settled, by outcome: done, retry, rejected, released.",
+    ("service", "type", "outcome"),
+    registry=REGISTRY,
+)
+PUBLISHED = Counter(
+    "voxelmill_events_published", "Events published and confirmed.", ("service", "type"), registry=REGISTRY
+)
+IN_HAND = Gauge("voxelmill_messages_in_hand", "Messages being handled now.", ("service",), registry=REGISTRY)
+HANDLE_SECONDS = Histogram(
+    "voxelmill_handle_seconds",
+    "Seconds from delivery to settlement.",
+    ("service", "type"),
+    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120, 300, 900, 3600),
+    registry=REGISTRY,
+)
+
+
+def exposition() -> tuple[bytes, str]:
+    """Return the metrics in Prometheus' text format, and its content type."""
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

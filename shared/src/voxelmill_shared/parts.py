@@ -1,0 +1,99 @@
+"""The adapters that a service is built from, opened from settings in one place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxelmill_shared.child import Limits
+from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.storage.stores import Stores
+from voxelmill_shared.transport.connect import open_transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from voxelmill_shared.settings import SharedSettings
+    from voxelmill_shared.transport.base import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Folders for work in progress on the local disk. Each carries the process id of its owner in its name."""
+
+    root: Path
+
+    @contextmanager
+    def folder(self, purpose: str) -> Iterator[Path]:
+        """Give a fresh folder and remove it with all that is in it at the end."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        if not self.root.is_dir():
+            return
+        for folder in self.root.iterdir():
+            pid = folder.name.split("-")[1:2]
+            if pid and pid[0].isdigit() and not _alive(int(pid[0])):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that `build` of a service may use."""
+
+    transport: Transport
+    stores: Stores
+    database_url: str
+    scratch: Scratch
+    limits: Limits
+
+    @property
+    def work_dir(self) -> Path:
+        """The root of the scratch folders."""
+        return self.scratch.root
+
+
+@asynccontextmanager
+async def open_parts(settings: SharedSettings) -> AsyncIterator[Parts]:
+    """Open transport and stores, and close them at the end. Nothing is contacted yet."""
+    transport = open_transport(settings.broker_url)
+    stores = Stores(
+        inbox=open_store(settings.inbox_url, bucket="inbox"),
+        work=open_store(settings.work_url, bucket="work"),
+        results=open_store(settings.results_url, bucket="results"),
+    )
+    scratch = Scratch(settings.scratch)
+    scratch.sweep()
+    try:
+        yield Parts(
+            transport=transport,
+            stores=stores,
+            database_url=settings.database_url,
+            scratch=scratch,
+            limits=Limits(settings.child_memory_mib << 20, settings.child_seconds),
+        )
+    finally:
+        await transport.close()
+        for store in (stores.inbox, stores.work, stores.results):
+            await store.close()

@@ -1,0 +1,53 @@
+"""The settings that every service has. All come from `VOXELMILL_*` environment variables, the same names everywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from voxelmill_shared.transport.topology import DEFAULT_LADDER
+
+
+class SharedSettings(BaseSettings):
+    """Where the broker, the stores and the database are, and how a service behaves.
+
+    The defaults need no server: everything under `./voxelmill-data`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VOXELMILL_", frozen=True, extra="ignore")
+
+    broker_url: str = Field("embedded:voxelmill-data/broker.db", description="embedded:///path or amqp://…")
+    inbox_url: str = Field(
+        "voxelmill-data/inbox", description="where users put objects: a folder or s3://bucket/prefix"
+    )
+    work_url: str = Field("voxelmill-data/work", description="what ingest unpacks from archives")
+    results_url: str = Field("voxelmill-data/results", description="where results are written")
+    database_url: str = Field("sqlite:///voxelmill-data/voxelmill.db", description="sqlite:///path or postgresql://…")
+    scratch: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "voxelmill",
+        description="local folder for work in progress; what a killed process left there is removed at the next start",
+    )
+    ladder: tuple[PositiveFloat, ...] = Field(
+        default_factory=lambda: tuple(rung.total_seconds() for rung in DEFAULT_LADDER),
+        min_length=1,
+        description="JSON list of the waits between attempts, in seconds",
+    )
+    grace_seconds: PositiveFloat = Field(25.0, description="how long SIGTERM waits for work in hand")
+    host: str = Field("127.0.0.1", description="the address that /healthz, /readyz and /metrics listen on")
+    port: int = Field(0, ge=0, le=65535, description="their port; 0 takes a free one and logs it")
+    log_level: str = "INFO"
+    child_memory_mib: int = Field(8192, ge=512, description="the most memory that one piece of work may use")
+    child_seconds: PositiveFloat = Field(1800.0, description="the longest that one piece of work may take")
+
+    @field_validator("log_level")
+    @classmethod
+    def _upper(cls, value: str) -> str:
+        return value.upper()
+
+    def waits(self) -> tuple[timedelta, ...]:
+        """The ladder as durations."""
+        return tuple(timedelta(seconds=seconds) for seconds in self.ladder)

@@ -1,0 +1,132 @@
+"""What thumbnail, segment and mesh have in common: fetch the inputs, keep the results, write the record last."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.events import DocumentRef, cause
+from voxelmill_shared.results import Artefact, ResultKeys, SeriesManifest, StageRecord
+from voxelmill_shared.version import __version__
+from voxelmill_shared.work import UnsupportedSeriesError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from voxelmill_shared.events import Stage
+    from voxelmill_shared.storage.base import ObjectStore
+    from voxelmill_shared.storage.stores import Stores
+    from voxelmill_shared.work import OutputFile, WorkResult
+
+log = structlog.get_logger("voxelmill")
+DocumentT = TypeVar("DocumentT", bound=BaseModel)
+TRANSFERS = 16
+"""How many objects move at a time."""
+
+
+async def read_document(store: ObjectStore, reference: DocumentRef, kind: type[DocumentT]) -> DocumentT:
+    """Read a JSON document that an event names, and check its digest.
+
+    Raises
+    ------
+    ObjectMissingError
+        If it is not there.
+    UnsupportedSeriesError
+        If it is not the document that the event meant.
+    """
+    body = await store.read(reference.key)
+    if hashlib.sha256(body).hexdigest() != reference.sha256:
+        raise UnsupportedSeriesError("document-changed", f"{reference.key}: its digest is not the one in the event")
+    return kind.model_validate_json(body)
+
+
+@dataclass(frozen=True, slots=True)
+class StageResults:
+    """The results of one stage in the result store."""
+
+    stores: Stores
+    stage: Stage
+
+    async def standing(self, keys: ResultKeys) -> tuple[DocumentRef, StageRecord] | None:
+        """Return the record if the stage's work is done: it was written last, so all that it names stands."""
+        key = keys.stage_record(self.stage)
+        try:
+            body = await self.stores.results.read(key)
+        except ObjectMissingError:
+            return None
+        try:
+            record = StageRecord.model_validate_json(body)
+        except ValidationError as error:
+            # Written whole or not at all, so this was tampered with or is of another version: do the work again.
+            log.warning("stage record unreadable, working again", key=key, reason=str(error.errors()[0]["msg"]))
+            return None
+        return DocumentRef(key=key, sha256=hashlib.sha256(body).hexdigest()), record
+
+    async def inputs(self, manifest: SeriesManifest, directory: Path) -> list[Path]:
+        """Bring the instances onto the local disk, in the manifest's order.
+
+        Raises
+        ------
+        UnsupportedSeriesError
+            If an instance is gone, or is not the one that was validated.
+        """
+        gate = asyncio.Semaphore(TRANSFERS)
+
+        async def fetch(number: int) -> Path:
+            reference = manifest.instances[number].object
+            async with gate:
+                store = self.stores.of(reference)
+                try:
+                    stat = await store.head(reference.key)
+                    if stat.etag != reference.etag:
+                        raise UnsupportedSeriesError(
+                            "input-changed", f"{reference.address()}: replaced since it was validated"
+                        )
+                    return await store.fetch(reference.key, directory / str(number))
+                except ObjectMissingError:
+                    raise UnsupportedSeriesError(
+                        "input-gone", f"{reference.address()}: deleted since it was validated"
+                    ) from None
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(fetch(number)) for number in range(len(manifest.instances))]
+        return [task.result() for task in tasks]
+
+    async def write(
+        self, keys: ResultKeys, work: WorkResult, started: datetime, finished: datetime, domain_seconds: float
+    ) -> tuple[DocumentRef, StageRecord]:
+        """Write the artefacts, then the record that says so. `domain_seconds` is the work's wall time, all of it."""
+        record = StageRecord(
+            stage=self.stage,
+            service_version=__version__,
+            started=started,
+            finished=finished,
+            seconds={**work.seconds, "domain": round(domain_seconds, 4)},
+            artefacts=tuple(await self._write_files(keys, work.files)),
+            measurements=work.measurements,
+            warnings=work.warnings,
+            trace_id=envelope.trace_id if (envelope := cause.get()) else "",
+        )
+        body = record.to_json()
+        stored = await self.stores.results.write(keys.stage_record(self.stage), body, "application/json")
+        return DocumentRef(key=stored.key, sha256=stored.sha256), record
+
+    async def _write_files(self, keys: ResultKeys, files: Sequence[OutputFile]) -> list[Artefact]:
+        gate = asyncio.Semaphore(TRANSFERS)
+
+        async def put(file: OutputFile) -> Artefact:
+            async with gate:
+                stored = await self.stores.results.write_file(keys.artefact(file.name), file.path, file.media_type)
+            return Artefact(name=file.name, media_type=file.media_type, size=stored.size, sha256=stored.sha256)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(put(file)) for file in files]
+        return sorted((task.result() for task in tasks), key=lambda artefact: artefact.name)
