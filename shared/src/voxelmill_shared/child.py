@@ -20,7 +20,7 @@ import struct
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from voxelmill_shared.errors import TransientError, VoxelmillError
 
@@ -151,6 +151,35 @@ class Child:
         transport = getattr(process, "_transport", None)
         if transport is not None:
             transport.close()
+
+
+class ChildPool:
+    """Several children for one function: as many calls at a time, the others wait. A context manager.
+
+    Children start when they are first needed and stay; leaving the context ends them.
+    """
+
+    def __init__(self, target: str, limits: Limits, size: int) -> None:
+        self._children = [Child(target, limits) for _ in range(size)]
+        self._free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
+
+    async def __aenter__(self) -> Self:
+        for child in self._children:
+            self._free.put_nowait(child)
+        await self._children[-1].start()  # imports take a second: not while the first message waits
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for child in self._children:
+            await child.close()
+
+    async def call(self, argument: Any, on_progress: Callable[[Any], None] | None = None) -> Any:
+        """Call the function in a free child; see `Child.call`."""
+        child = await self._free.get()
+        try:
+            return await child.call(argument, on_progress)
+        finally:
+            self._free.put_nowait(child)
 
 
 def _epitaph(code: int) -> tuple[str, str]:

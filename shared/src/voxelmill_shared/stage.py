@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import ObjectMissingError
 from voxelmill_shared.events import DocumentRef, cause
-from voxelmill_shared.results import Artefact, ResultKeys, SeriesManifest, StageRecord
+from voxelmill_shared.results import Artefact, StageRecord
 from voxelmill_shared.version import __version__
 from voxelmill_shared.work import UnsupportedSeriesError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from voxelmill_shared.events import Stage
+    from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
     from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.storage.stores import Stores
     from voxelmill_shared.work import OutputFile, WorkResult
@@ -78,27 +79,24 @@ class StageResults:
         UnsupportedSeriesError
             If an instance is gone, or is not the one that was validated.
         """
-        gate = asyncio.Semaphore(TRANSFERS)
 
-        async def fetch(number: int) -> Path:
-            reference = manifest.instances[number].object
-            async with gate:
-                store = self.stores.of(reference)
-                try:
-                    stat = await store.head(reference.key)
-                    if stat.etag != reference.etag:
-                        raise UnsupportedSeriesError(
-                            "input-changed", f"{reference.address()}: replaced since it was validated"
-                        )
-                    return await store.fetch(reference.key, directory / str(number))
-                except ObjectMissingError:
+        async def fetch(numbered: tuple[int, ManifestInstance]) -> Path:
+            number, instance = numbered
+            reference = instance.object
+            store = self.stores.of(reference)
+            try:
+                stat = await store.head(reference.key)
+                if stat.etag != reference.etag:
                     raise UnsupportedSeriesError(
-                        "input-gone", f"{reference.address()}: deleted since it was validated"
-                    ) from None
+                        "input-changed", f"{reference.address()}: replaced since it was validated"
+                    )
+                return await store.fetch(reference.key, directory / str(number))
+            except ObjectMissingError:
+                raise UnsupportedSeriesError(
+                    "input-gone", f"{reference.address()}: deleted since it was validated"
+                ) from None
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(fetch(number)) for number in range(len(manifest.instances))]
-        return [task.result() for task in tasks]
+        return await each(fetch, enumerate(manifest.instances), TRANSFERS)
 
     async def write(
         self, keys: ResultKeys, work: WorkResult, started: datetime, finished: datetime, domain_seconds: float
@@ -120,13 +118,9 @@ class StageResults:
         return DocumentRef(key=stored.key, sha256=stored.sha256), record
 
     async def _write_files(self, keys: ResultKeys, files: Sequence[OutputFile]) -> list[Artefact]:
-        gate = asyncio.Semaphore(TRANSFERS)
 
         async def put(file: OutputFile) -> Artefact:
-            async with gate:
-                stored = await self.stores.results.write_file(keys.artefact(file.name), file.path, file.media_type)
+            stored = await self.stores.results.write_file(keys.artefact(file.name), file.path, file.media_type)
             return Artefact(name=file.name, media_type=file.media_type, size=stored.size, sha256=stored.sha256)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(put(file)) for file in files]
-        return sorted((task.result() for task in tasks), key=lambda artefact: artefact.name)
+        return sorted(await each(put, files, TRANSFERS), key=lambda artefact: artefact.name)

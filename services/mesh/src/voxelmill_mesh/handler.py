@@ -1,0 +1,70 @@
+"""series.segmented → series.meshed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from voxelmill_mesh.work import MeshTask
+from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.events import SeriesMeshed, SeriesSegmented, Stage
+from voxelmill_shared.outcome import Done, Outcome, Reject
+from voxelmill_shared.results import ResultKeys, StageRecord
+from voxelmill_shared.stage import StageResults, read_document
+from voxelmill_shared.work import UnsupportedSeriesError
+
+if TYPE_CHECKING:
+    from voxelmill_shared.child import ChildPool
+    from voxelmill_shared.events import DocumentRef
+    from voxelmill_shared.parts import Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSeries:
+    """Turn the label map of one series revision into surfaces."""
+
+    results: StageResults
+    children: ChildPool
+    scratch: Scratch
+
+    async def __call__(self, event: SeriesSegmented) -> Outcome:
+        """Do the work unless its record stands, and say that it is done."""
+        keys = ResultKeys.of(event)
+        standing = await self.results.standing(keys)
+        if standing is None:  # redelivered: the work is done, its event may not be
+            try:
+                standing = await self.work(event, keys)
+            except UnsupportedSeriesError as error:
+                return Reject(error.reason, error.code)
+            except ObjectMissingError as error:
+                return Reject(f"{error}; the segmentation's results were deleted", "input-gone")
+        reference, record = standing
+        return Done(
+            (
+                SeriesMeshed(
+                    **event.model_dump(include={"study_instance_uid", "series_instance_uid", "revision", "job_id"}),
+                    record=reference,
+                    artefacts=len(record.artefacts),
+                    plan=event.plan,
+                ),
+            )
+        )
+
+    async def work(self, event: SeriesSegmented, keys: ResultKeys) -> tuple[DocumentRef, StageRecord]:
+        """Fetch the label map, mesh it in a child process, keep the meshes."""
+        started = datetime.now(UTC)
+        store = self.results.stores.results
+        segmented = await read_document(store, event.record, StageRecord)
+        with self.scratch.folder(Stage.MESH) as folder:
+            task = MeshTask(
+                label_map=await store.fetch(keys.label_map, folder / "in"),
+                segments=tuple(segmented.measurements["segments"]),
+                plan=event.plan,
+                output=folder / "out",
+            )
+            clock = time.monotonic()
+            work = await self.children.call(task)
+            seconds = time.monotonic() - clock
+            return await self.results.write(keys, work, started, datetime.now(UTC), seconds)

@@ -1,0 +1,66 @@
+"""series.validated → series.segmented, or stage.skipped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from voxelmill_segment.work import SegmentTask
+from voxelmill_shared.errors import NotBuiltError
+from voxelmill_shared.events import SeriesSegmented, SeriesValidated, Stage, StageSkipped
+from voxelmill_shared.outcome import Done, Outcome, Reject
+from voxelmill_shared.results import ResultKeys, SeriesManifest
+from voxelmill_shared.stage import StageResults, read_document
+from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError
+
+if TYPE_CHECKING:
+    from voxelmill_shared.child import ChildPool
+    from voxelmill_shared.events import DocumentRef
+    from voxelmill_shared.parts import Scratch
+    from voxelmill_shared.results import StageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSeries:
+    """Turn one series revision into a label map."""
+
+    results: StageResults
+    children: ChildPool
+    scratch: Scratch
+
+    async def __call__(self, event: SeriesValidated) -> Outcome:
+        """Do the work unless its record stands, and say that it is done."""
+        keys = ResultKeys.of(event)
+        about = event.model_dump(include={"study_instance_uid", "series_instance_uid", "revision", "job_id"})
+        standing = await self.results.standing(keys)
+        if standing is None:  # redelivered: the work is done, its event may not be
+            try:
+                standing = await self.work(event, keys)
+            except NotApplicableError as error:
+                return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=str(error)),))
+            except UnsupportedSeriesError as error:
+                return Reject(error.reason, error.code)
+            except NotBuiltError as error:
+                return Reject(str(error), "not-built")
+        reference, record = standing
+        return Done((SeriesSegmented(**about, record=reference, artefacts=len(record.artefacts), plan=event.plan),))
+
+    async def work(self, event: SeriesValidated, keys: ResultKeys) -> tuple[DocumentRef, StageRecord]:
+        """Fetch the instances, segment them in a child process, keep what comes out."""
+        started = datetime.now(UTC)
+        manifest = await read_document(self.results.stores.results, event.manifest, SeriesManifest)
+        with self.scratch.folder(Stage.SEGMENT) as folder:
+            paths = await self.results.inputs(manifest, folder / "in")
+            task = SegmentTask(
+                paths=tuple(paths),
+                kind=manifest.kind,
+                modality=manifest.modality,
+                plan=event.plan,
+                output=folder / "out",
+            )
+            clock = time.monotonic()
+            work = await self.children.call(task)
+            seconds = time.monotonic() - clock
+            return await self.results.write(keys, work, started, datetime.now(UTC), seconds)
