@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from voxelmill_shared.service import Service, Subscription
 
+    Observer = Callable[["Started | Settled"], None]
+
 log = structlog.get_logger("voxelmill")
 
 SETTLE_TRIES = 6
@@ -44,8 +46,20 @@ SETTLE_TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A worker took a message in hand and could read it."""
+
+    service: str
+    event: Event
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """One message that came to its end in this worker. Observers (progress, tests) see every one."""
+    """One message that came to its end in this worker. Observers (progress, tests) see every one.
+
+    `outcome` is done, retry, waiting, rejected, exhausted, released or unsettled.
+    """
 
     service: str
     queue: str
@@ -71,7 +85,7 @@ class Worker:
     grace
         How long a drain waits for work in hand before it is handed back.
     observers
-        Called with every settled message; they must not raise.
+        Called when a message is taken and when it is settled; they must not raise.
     """
 
     def __init__(
@@ -81,7 +95,7 @@ class Worker:
         *,
         ladder: Sequence[timedelta],
         grace: timedelta = timedelta(seconds=25),
-        observers: Sequence[Callable[[Settled], None]] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._service = service
         self._transport = transport
@@ -162,6 +176,8 @@ class Worker:
             except UndecodableMessageError as error:
                 outcome = Reject(str(error), "undecodable")
             else:
+                for observer in self._observers:
+                    observer(Started(self._service.name, event, delivery.attempt))
                 try:
                     outcome = await self._handle(subscription, envelope, event)
                 except asyncio.CancelledError:

@@ -1,0 +1,156 @@
+"""The tables and the JSON at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from voxelmill_shared.events import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from voxelmill_cli.export import Exported
+    from voxelmill_cli.run import RunSummary
+    from voxelmill_shared.events import ObjectRejected
+    from voxelmill_shared.results import Artefact
+
+LISTED = 20
+"""How many objects of a kind are listed one by one; the rest is counted. `--json` lists all."""
+
+
+def size_text(size: int) -> str:
+    """Write a size for people: `1.4 MB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def _stage_of(artefact: Artefact) -> Stage:
+    name = artefact.name
+    if name.startswith("thumbnails/"):
+        return Stage.THUMBNAIL
+    if PurePosixPath(name).name in {"labelmap.nii.gz", "segmentation.dcm", "statistics.json"}:
+        return Stage.SEGMENT
+    return Stage.MESH
+
+
+def artefact_table(exported: Exported) -> Table:
+    """List what was made of one series: artefact, size, and the time that its stage took."""
+    receipt = exported.receipt
+    table = Table(
+        title=f"{exported.folder.name} · {receipt.modality or 'image'} · {receipt.status}", title_justify="left"
+    )
+    table.add_column("artefact")
+    table.add_column("size", justify="right")
+    table.add_column("stage")
+    table.add_column("time", justify="right")
+    instance_pictures = [a for a in receipt.artefacts if a.name.startswith("thumbnails/instance-")]
+    shown: list[tuple[str, int, Stage]] = [
+        (artefact.name, artefact.size, _stage_of(artefact))
+        for artefact in receipt.artefacts
+        if artefact not in instance_pictures
+    ]
+    if instance_pictures:
+        total = sum(artefact.size for artefact in instance_pictures)
+        shown.append((f"thumbnails/instance-*.webp ({len(instance_pictures)})", total, Stage.THUMBNAIL))
+    order = {stage: number for number, stage in enumerate(Stage)}
+    last: Stage | None = None
+    for name, size, stage in sorted(shown, key=lambda row: (order[row[2]], row[0])):
+        summary = receipt.stages.get(stage)
+        seconds = summary.seconds.get("domain") if summary and stage != last else None
+        table.add_row(name, size_text(size), stage, f"{seconds:.1f} s" if seconds is not None else "")
+        last = stage
+    for stage, summary in receipt.stages.items():
+        if summary.outcome != "done":
+            table.add_row(f"[{summary.outcome}] {summary.reason}", "", stage, "", style="yellow")
+    return table
+
+
+def volumes(exported: Exported) -> dict[str, float]:
+    """Return the measured volumes in mL by segment, empty where nothing was segmented."""
+    summary = exported.receipt.stages.get(Stage.SEGMENT)
+    segments: Iterable[dict[str, Any]] = summary.measurements.get("segments", ()) if summary else ()
+    return {segment["name"]: float(segment["volume_ml"]) for segment in segments}
+
+
+def print_summary(console: Console, summary: RunSummary) -> None:
+    """Print the end of a run for people."""
+    for exported in summary.exported:
+        console.print(artefact_table(exported))
+        measured = volumes(exported)
+        if measured:
+            console.print("volumes: " + " · ".join(f"{name} {value:,.0f} mL" for name, value in measured.items()))
+        for warning in exported.receipt.warnings:
+            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    _list_objects(console, "skipped", summary.skipped)
+    _list_objects(console, "rejected", summary.rejected)
+    for failed in summary.failed:
+        console.print(
+            f"failed: {failed.subject()}: {failed.stage}: {failed.reason} ({failed.error_class})",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for uid in summary.lost:
+        console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.state}`", soft_wrap=True)
+    console.print(
+        f"{summary.objects} objects: {len(summary.exported)} series done, {len(summary.skipped)} objects skipped, "
+        f"{len(summary.rejected)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",
+        highlight=False,
+    )
+    console.print(f"open {summary.destination}", highlight=False, soft_wrap=True)
+
+
+def _list_objects(console: Console, word: str, objects: list[ObjectRejected]) -> None:
+    for event in objects[:LISTED]:
+        line = f"{word}: {event.object.key}: {event.detail} ({event.reason})"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(objects) > LISTED:
+        console.print(f"{word}: {len(objects) - LISTED} more; `--json` lists them all", highlight=False)
+
+
+def as_json(summary: RunSummary) -> dict[str, Any]:
+    """Give a run's summary as data, for `--json`."""
+
+    def objects(events: list[ObjectRejected]) -> list[dict[str, str]]:
+        return [{"object": e.object.key, "reason": e.reason, "detail": e.detail} for e in events]
+
+    return {
+        "destination": summary.destination,
+        "objects": summary.objects,
+        "seconds": round(summary.seconds, 3),
+        "exit_code": summary.exit_code,
+        "series": [
+            {
+                "folder": str(exported.folder),
+                "series_instance_uid": exported.receipt.series_instance_uid,
+                "job": exported.receipt.job_id,
+                "revision": exported.receipt.revision,
+                "modality": exported.receipt.modality,
+                "status": exported.receipt.status,
+                "stages": {
+                    stage: {"outcome": s.outcome, "reason": s.reason, "seconds": s.seconds}
+                    for stage, s in exported.receipt.stages.items()
+                },
+                "volumes_ml": volumes(exported),
+                "artefacts": [artefact.model_dump() for artefact in exported.receipt.artefacts],
+                "warnings": list(exported.receipt.warnings),
+            }
+            for exported in summary.exported
+        ],
+        "skipped": objects(summary.skipped),
+        "rejected": objects(summary.rejected),
+        "failed": [
+            {"subject": f.subject(), "stage": f.stage, "reason": f.reason, "error_class": f.error_class}
+            for f in summary.failed
+        ],
+        "lost": summary.lost,
+    }
