@@ -1,0 +1,68 @@
+"""The body: separate it from the table, the blankets and the air around."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cc3d
+import numpy as np
+
+from voxelmill_segment.morphology import Mask, bounding_box, components, dilate, erode, fill_slices, large_components
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from voxelmill_segment.grid import Grid
+
+TISSUE_HU = -400
+"""Halfway between air and fat, with a margin for the partial volume of the skin."""
+
+_OUTSIDE_AIR_HU = -940
+_TABLE_MM = 4.0
+_LEAST_SHARE = 0.08
+
+
+def find_body(grid: Grid) -> Mask:
+    """Return the body with all that it encloses (lungs, bowel gas).
+
+    Tissue is opened by 4 mm, which takes the table top and clothes away (they are thinner), and of its components all
+    are kept that hold at least 8 % of the largest one: arms and legs that the field of view separates. Then holes are
+    filled slice by slice. A hole that opens to the image border is outside only if the air there is bare air: a field
+    of view that cuts through a lung does not lose it.
+    """
+    tissue = grid.hu > TISSUE_HU
+    core = erode(tissue, _TABLE_MM, grid.spacing)
+    labels, counts = components(core)
+    if len(counts) < 2:
+        return np.zeros(grid.hu.shape, np.bool_)
+    counts[0] = 0
+    keep = counts >= _LEAST_SHARE * counts.max()
+    body = dilate(keep[labels], _TABLE_MM + 0.5 * max(grid.spacing), grid.spacing) & tissue
+    body = large_components(body, _LEAST_SHARE * counts.max())
+    body = fill_slices(body)
+    for index in range(len(body)):
+        body[index] |= _cut_lung(grid.hu[index], body[index])
+    return body
+
+
+def _cut_lung(hu: npt.NDArray[np.int16], body: Mask) -> Mask:
+    """Return the regions of a slice outside `body` that reach the image border and hold lung instead of bare air."""
+    labels = cc3d.connected_components(~body, connectivity=4)
+    inside = np.zeros(hu.shape, np.bool_)
+    if not body.any() or body.all():
+        return inside
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    rim_hu = np.concatenate([hu[0], hu[-1], hu[:, 0], hu[:, -1]])
+    for number in np.unique(rim[rim > 0]):
+        at_rim = rim == number
+        # Lung at the border is grey, bare air is not; a small gap between arm and border says nothing.
+        if np.median(rim_hu[at_rim]) > _OUTSIDE_AIR_HU and at_rim.sum() >= 8:
+            region = labels == number
+            if np.median(hu[region]) > _OUTSIDE_AIR_HU and _is_flanked(region, body):
+                inside |= region
+    return inside
+
+
+def _is_flanked(region: Mask, body: Mask) -> bool:
+    """Tell whether a region lies within the body's own extent: a blanket beside the body does not."""
+    rows, columns = bounding_box(body)
+    return bool(region[rows, columns].sum() > 0.9 * region.sum())

@@ -1,0 +1,206 @@
+"""From the working grid to the voxels: anatomy says what may be here, the voxel's own HU says what it is."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import edt
+import fill_voids
+import numpy as np
+from numba import njit
+from scipy import ndimage
+
+from voxelmill_segment import labels as table
+from voxelmill_segment.grid import in_slabs
+from voxelmill_segment.morphology import bounding_box, large_components
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from voxelmill_segment.grid import Grid
+    from voxelmill_segment.morphology import Mask, Spacing
+
+SKIN_MM = 2.0
+_MOST_HOLE_MM2 = 120.0
+_LEAST_BONE_ML = 0.1
+_SMOOTH_BELOW_MM = 1.6
+
+_LEFT_NEAR, _RIGHT_NEAR, _BONE_NEAR, _BODY_NEAR, _BODY_SURE, _TORSO = 1, 2, 4, 8, 16, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What was found on the working grid.
+
+    Parameters
+    ----------
+    core
+        uint8: the numbers of the lungs and the bones, 0 elsewhere.
+    body, torso
+        The body, and what its wall encloses.
+    airways
+        The airway lumen on `airway_grid`, which is finer.
+    """
+
+    grid: Grid
+    core: npt.NDArray[np.uint8]
+    body: Mask
+    torso: Mask
+    airways: Mask
+    airway_grid: Grid
+
+
+def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: float, spacing: Spacing) -> Refined:
+    """Label every voxel.
+
+    A block of the working grid whose neighbours all agree gives its label to its voxels: vessels stay in the lung and
+    marrow in the bone. In the others each voxel is lung below `air_hu` and bone above `bone_hu`, if these are near, and
+    else what tissue its HU says, averaged over 3x3 pixels where pixels are small, for noise would speckle it.
+
+    Parameters
+    ----------
+    hu
+        int16 (superior, posterior, left), C-contiguous.
+    anatomy
+        What was found on the working grid.
+    air_hu, bone_hu
+        The thresholds of lung and of bone.
+    spacing
+        Millimetres between voxels.
+    """
+    hints, sure = _hints(anatomy)
+    result = np.zeros(hu.shape, np.uint8)
+    inside = np.zeros(hu.shape, np.bool_)
+    reach = 1 if spacing[2] < _SMOOTH_BELOW_MM else 0
+    parts = (hints, sure, anatomy.core, anatomy.airways.view(np.uint8))
+    factors = (*anatomy.grid.factors, *anatomy.airway_grid.factors)
+    numbers = (float(air_hu), float(bone_hu), reach)
+    in_slabs(lambda a, b: _label_voxels(hu, result, inside, *parts, *factors, *numbers, a, b), len(hu))
+    return Refined(result, inside)
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """Labels without skin, and the body, voxel by voxel (superior, posterior, left)."""
+
+    labels: npt.NDArray[np.uint8]
+    body: Mask
+
+    def mend_bones(self, spacing: Spacing) -> None:
+        """Fill small holes in bone, slice by slice (the marrow of ribs), and drop specks, which noise makes."""
+        bone = self.labels == table.BONES.number
+        if not bone.any():
+            return
+        box = bounding_box(bone)
+        cut, target = bone[box], self.labels[box]
+        solid = large_components(cut, _LEAST_BONE_ML * 1000.0 / float(np.prod(spacing)), connectivity=26)
+        target[cut & ~solid] = table.SOFT_TISSUE.number
+        most = _MOST_HOLE_MM2 / (spacing[1] * spacing[2])
+
+        def fill(index: int) -> None:
+            if not solid[index].any():
+                return
+            holes = fill_voids.fill(solid[index]) & ~solid[index]
+            numbered, _ = ndimage.label(holes)
+            small = np.bincount(numbered.ravel()) <= most
+            small[0] = False
+            target[index][small[numbered]] = table.BONES.number
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fill, range(len(solid))))
+
+    def add_skin(self, spacing: Spacing) -> None:
+        """Give the body's outermost 2 mm to the skin, measured within each slice."""
+
+        def add(index: int) -> None:
+            body = np.ascontiguousarray(self.body[index])
+            if not body.any():
+                return
+            depth = edt.edt(body, anisotropy=spacing[1:], black_border=False, parallel=1)
+            labels = self.labels[index]
+            soft = (labels == 0) | (labels == table.SOFT_TISSUE.number) | (labels == table.SUBCUTANEOUS_FAT.number)
+            labels[body & (depth <= max(SKIN_MM, spacing[2])) & soft] = table.SKIN.number
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(add, range(len(self.labels))))
+
+
+def _hints(anatomy: Anatomy) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return, for each block, what is near as bits, and the label that all neighbours agree on."""
+    core = anatomy.core
+    hints = np.zeros(core.shape, np.uint8)
+    near = {
+        _LEFT_NEAR: core == table.LUNG_LEFT.number,
+        _RIGHT_NEAR: core == table.LUNG_RIGHT.number,
+        _BONE_NEAR: core == table.BONES.number,
+        _BODY_NEAR: anatomy.body,
+    }
+    for bit, mask in near.items():
+        hints |= ndimage.maximum_filter(mask.view(np.uint8), size=3) * np.uint8(bit)
+    hints |= ndimage.minimum_filter(anatomy.body.view(np.uint8), size=3) * np.uint8(_BODY_SURE)
+    hints |= anatomy.torso.view(np.uint8) * np.uint8(_TORSO)
+    low, high = ndimage.minimum_filter(core, size=3), ndimage.maximum_filter(core, size=3)
+    return hints, np.where(low == high, low, 0).astype(np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _label_voxels(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912, PLR0915, PLR0917 - one loop for numba
+    hu,  # noqa: ANN001
+    result,  # noqa: ANN001
+    inside,  # noqa: ANN001
+    hints,  # noqa: ANN001
+    sure,  # noqa: ANN001
+    core,  # noqa: ANN001
+    airways,  # noqa: ANN001
+    fz,  # noqa: ANN001
+    fy,  # noqa: ANN001
+    fx,  # noqa: ANN001
+    az,  # noqa: ANN001
+    ay,  # noqa: ANN001
+    ax,  # noqa: ANN001
+    air_hu,  # noqa: ANN001
+    bone_hu,  # noqa: ANN001
+    reach,  # noqa: ANN001
+    first,  # noqa: ANN001
+    last,  # noqa: ANN001
+):
+    height, width = hu.shape[1], hu.shape[2]
+    for z in range(first, last):
+        for y in range(height):
+            for x in range(width):
+                hint = hints[z // fz, y // fy, x // fx]
+                if not hint & 8:
+                    continue
+                total, count = 0, 0
+                for j in range(max(0, y - reach), min(height, y + reach + 1)):
+                    for i in range(max(0, x - reach), min(width, x + reach + 1)):
+                        total += min(max(hu[z, j, i], -1024), 3071)
+                        count += 1
+                mean = total / count
+                own = core[z // fz, y // fy, x // fx]
+                agreed = sure[z // fz, y // fy, x // fx]
+                if airways[z // az, y // ay, x // ax] and mean < -500:
+                    inside[z, y, x] = True
+                    result[z, y, x] = 4
+                    continue
+                if agreed:
+                    inside[z, y, x] = True
+                    result[z, y, x] = agreed
+                    continue
+                if mean < air_hu and hint & 3:
+                    inside[z, y, x] = True
+                    if own in (2, 3):
+                        result[z, y, x] = own
+                    else:
+                        result[z, y, x] = 2 if hint & 1 else 3
+                    continue
+                if not hint & 16 and mean < -400:
+                    continue
+                inside[z, y, x] = True
+                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and mean > 0.6 * bone_hu)):
+                    result[z, y, x] = 5
+                elif mean >= -30:
+                    result[z, y, x] = 6
+                elif mean > -190:
+                    result[z, y, x] = 8 if hint & 32 else 7
