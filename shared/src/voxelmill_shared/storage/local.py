@@ -1,0 +1,316 @@
+"""Objects as files in a folder: atomic, durable, and never outside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.storage.base import ObjectStat, StoredObject
+from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
+from voxelmill_shared.storage.etags import EtagCache, modified
+from voxelmill_shared.storage.keys import check_key, check_prefix, printable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+    from pathlib import Path
+
+log = structlog.get_logger("voxelmill")
+
+TEMPORARY = ".voxelmill-tmp"
+"""The folder inside the root in which files stand while they are being written."""
+ALWAYS_HIDDEN = frozenset({TEMPORARY, "lost+found"})
+
+_CHUNK = 4 << 20
+_BATCH = 256
+_BATCH_SECONDS = 0.1
+_STALE_SECONDS = 24 * 3600
+
+
+class LocalStore:
+    """A folder as an object store; see `ObjectStore` for the contract.
+
+    What a local folder adds to it:
+
+    - `a` and `a/b` cannot both exist; the second one is refused with `UnsafeKeyError`, like a part of more than 255
+      bytes.
+    - Symbolic links are followed as long as they stay inside the root. One that leads out, like a pipe, a socket or a
+      device, is left out of `list` with a line in the log, and reading it raises `UnsafeKeyError`. `list` does not
+      descend into linked folders: what they hold is listed where it really lies.
+    - A name that is no UTF-8 is listed with surrogates (PEP 383) and can be read by that key, so it is not lost; see
+      `keys.is_text`.
+    - A file that may not be read is listed with an empty `etag`; reading it raises `StoreUnavailableError`. A folder
+      that may not be read makes `list` raise that error after it has given everything else.
+    - The folder is made by the first write or `check`. Until then there is no object in it, and `list` raises
+      `StoreUnavailableError`: a disk that is not mounted must not look like an empty one.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    bucket
+        The name that events use for this store; the folder's own name if None.
+    hidden
+        Names of files and folders, at any depth, that are no part of the store: `list` skips them and keys with such
+        a part are refused.
+    """
+
+    def __init__(self, root: Path, bucket: str | None = None, *, hidden: Collection[str] = ()) -> None:
+        self._root = root.resolve()
+        self._bucket = bucket or self._root.name or "root"
+        self._hidden = ALWAYS_HIDDEN.union(hidden)
+        self._etags = EtagCache()
+        self._temporary_ready = False
+        self._left_out: set[str] = set()
+
+    @property
+    def bucket(self) -> str:
+        """The name that events use for this store."""
+        return self._bucket
+
+    @property
+    def root(self) -> Path:
+        """The folder, with symbolic links resolved."""
+        return self._root
+
+    async def head(self, key: str) -> ObjectStat:
+        """Look at an object; its bytes are read only if their MD5 is not known yet."""
+        return await asyncio.to_thread(self._head, key)
+
+    async def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        return await asyncio.to_thread(self._exists, key)
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read a range of an object, or all of it."""
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"no such range: start {start}, length {length}")
+        return await asyncio.to_thread(self._read, key, start, length)
+
+    async def fetch(self, key: str, directory: Path) -> Path:  # noqa: ARG002 - the file is on the local disk already
+        """Return the object's own file: read it only."""
+        return await asyncio.to_thread(self._fetch, key)
+
+    async def write(self, key: str, body: bytes, media_type: str = "application/octet-stream") -> StoredObject:  # noqa: ARG002 - a file system keeps no media type
+        """Put an object: whole and on the disk when this returns."""
+        return await asyncio.to_thread(self._write, key, (body,))
+
+    async def write_file(self, key: str, path: Path, media_type: str = "application/octet-stream") -> StoredObject:  # noqa: ARG002 - a file system keeps no media type
+        """Copy a file into the store."""
+        return await asyncio.to_thread(self._write_file, key, path)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, and the folders that it leaves empty."""
+        await asyncio.to_thread(self._delete, key)
+
+    async def list(self, prefix: str = "") -> AsyncIterator[ObjectStat]:
+        """List objects whose key begins with `prefix`, folder by folder."""
+        check_prefix(prefix, undecodable=True)
+        walk = self._walk(prefix)
+        while batch := await asyncio.to_thread(_batch, walk):
+            for found in batch:
+                yield found
+
+    async def check(self) -> None:
+        """Return if the folder can be read and written; it is made if it is missing."""
+        await asyncio.to_thread(self._check)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    # Below this line everything blocks, and runs in a thread.
+
+    def _head(self, key: str) -> ObjectStat:
+        handle, path = self._open(key)
+        try:
+            with reading(key):
+                etag, size = self._etags.of(handle, path)
+                return ObjectStat(key, size, etag, modified(os.fstat(handle)))
+        finally:
+            os.close(handle)
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self._fetch(key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def _read(self, key: str, start: int, length: int | None) -> bytes:
+        handle, _ = self._open(key)
+        pieces: list[bytes] = []
+        try:
+            with reading(key):
+                left = max(0, os.fstat(handle).st_size - start)
+                left = left if length is None else min(length, left)
+                while left > 0 and (piece := os.pread(handle, left, start)):
+                    pieces.append(piece)
+                    start += len(piece)
+                    left -= len(piece)
+        finally:
+            os.close(handle)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _fetch(self, key: str) -> Path:
+        handle, path = self._open(key)
+        os.close(handle)
+        return path
+
+    def _write_file(self, key: str, source: Path) -> StoredObject:
+        with source.open("rb") as file:
+            return self._write(key, iter(lambda: file.read(_CHUNK), b""))
+
+    def _write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        target = self._target(key)
+        md5 = hashlib.md5(usedforsecurity=False)
+        sha256 = hashlib.sha256()
+        size = 0
+        with writing(key):
+            temporary = self._temporary_folder() / secrets.token_hex(16)
+            try:
+                # Not mkstemp: the mode shall follow the umask, as that of any file that the user makes.
+                with temporary.open("xb") as file:
+                    for chunk in chunks:
+                        md5.update(chunk)
+                        sha256.update(chunk)
+                        size += len(chunk)
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    move(temporary, target)
+                    self._etags.remember(target, os.fstat(file.fileno()), md5.digest())
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        return StoredObject(key, size, md5.hexdigest(), sha256.hexdigest())
+
+    def _delete(self, key: str) -> None:
+        target = self._target(key)
+        self._etags.forget(target)
+        with writing(key):
+            remove(target, self._root)
+
+    def _check(self) -> None:
+        try:
+            make_folders(self._root)
+            self._temporary_folder()
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._root}: {error.strerror}") from error
+        if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
+            raise StoreUnavailableError(f"{self._root}: this folder may not be read and written")
+
+    def _walk(self, prefix: str) -> Iterator[ObjectStat]:
+        if not self._root.is_dir():
+            raise StoreUnavailableError(f"{self._root}: there is no such folder")
+        start, _, _ = prefix.rpartition("/")
+        if self._is_hidden(start) or (self._root / start).resolve() != self._root / start:
+            return  # nothing is listed below a link
+        failed: OSError | None = None
+        folders = [start]
+        while folders:
+            folder = folders.pop()
+            try:
+                for key, is_folder in self._entries(folder, prefix):
+                    if is_folder:
+                        folders.append(key)
+                    elif described := self._describe(key):
+                        yield described
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # the folder went while we looked
+            except OSError as error:
+                failed = failed or error
+        if failed:
+            raise StoreUnavailableError(f"{printable(str(failed.filename))}: {failed.strerror}")
+
+    def _entries(self, folder: str, prefix: str) -> Iterable[tuple[str, bool]]:
+        """Return the keys in a folder that a prefix asks for, each with whether it is a folder to look into."""
+        found = []
+        with os.scandir(self._root / folder) as entries:
+            for entry in entries:
+                if entry.name in self._hidden:
+                    continue
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if key.startswith(prefix):
+                    found.append((key, entry.is_dir(follow_symlinks=False)))
+        return found
+
+    def _describe(self, key: str) -> ObjectStat | None:
+        try:
+            return self._head(key)
+        except ObjectMissingError:
+            return None  # it went while we looked, or is a link to a folder or to nothing
+        except UnsafeKeyError as error:
+            if key not in self._left_out:
+                self._left_out.add(key)
+                log.warning("store.left-out", bucket=self._bucket, reason=str(error))
+            return None
+        except StoreUnavailableError:
+            status = (self._root / key).stat()
+            return ObjectStat(key, status.st_size, "", modified(status))
+
+    def _is_hidden(self, key: str) -> bool:
+        return not self._hidden.isdisjoint(key.split("/"))
+
+    def _inside(self, key: str, path: Path) -> Path:
+        """Resolve every link of a path and make sure that it is still one of ours."""
+        try:
+            real = path.resolve()
+        except RuntimeError:
+            raise UnsafeKeyError(f"{printable(key)}: symbolic links that lead in a circle") from None
+        if not real.is_relative_to(self._root):
+            raise UnsafeKeyError(f"{printable(key)}: a symbolic link leads out of {self._root}")
+        if not self._hidden.isdisjoint(real.relative_to(self._root).parts):
+            raise UnsafeKeyError(f"{printable(key)}: this name is not for objects")
+        return real
+
+    def _target(self, key: str) -> Path:
+        """Find where a key is written or deleted: links among its folders are followed, the last part is not."""
+        check_key(key, undecodable=True)
+        path = self._root / key
+        if path.name in self._hidden:
+            raise UnsafeKeyError(f"{printable(key)}: this name is not for objects")
+        return self._inside(key, path.parent) / path.name
+
+    def _open(self, key: str) -> tuple[int, Path]:
+        """Open an object for reading; return the descriptor and the real path."""
+        check_key(key, undecodable=True)
+        path = self._inside(key, self._root / key)
+        with reading(key):
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                raise ObjectMissingError(key)
+            if stat.S_ISREG(mode):  # opening a device can have effects, so look first
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path
+        raise UnsafeKeyError(f"{printable(key)}: not a regular file")
+
+    def _temporary_folder(self) -> Path:
+        folder = self._root / TEMPORARY
+        if not self._temporary_ready or not folder.is_dir():
+            make_folders(folder)
+            stale = time.time() - _STALE_SECONDS
+            for left in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if left.lstat().st_mtime < stale:
+                        left.unlink()  # a process that wrote it was killed
+            self._temporary_ready = True
+        return folder
+
+
+def _batch(walk: Iterator[ObjectStat]) -> list[ObjectStat]:
+    """Take what comes within a moment, so that big files that must be hashed do not hold up what was found."""
+    until = time.monotonic() + _BATCH_SECONDS
+    batch: list[ObjectStat] = []
+    for found in islice(walk, _BATCH):
+        batch.append(found)
+        if time.monotonic() > until:
+            break
+    return batch
