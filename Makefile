@@ -28,7 +28,7 @@ demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
 
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
 	@tools/setup servers
-	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .
