@@ -1,0 +1,236 @@
+"""The command `voxelmill`: what it takes, and how it answers. The work stands in the modules beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from voxelmill_cli.errors import EXIT_UNREACHABLE, EXIT_USAGE, CommandError
+from voxelmill_cli.progress import open_display
+from voxelmill_cli.report import as_json, print_summary
+from voxelmill_cli.run import RunRequest, RunSummary, run
+from voxelmill_shared import logs
+from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
+from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
+from voxelmill_shared.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+app = typer.Typer(
+    name="voxelmill",
+    help="Event-driven medical-image processing: DICOM and NIfTI in; previews, segmentation, meshes and an index out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` or a run works in")]
+DEFAULT_DATA = Path("voxelmill-data")
+
+
+def fail(line: str, exit_code: int) -> typer.Exit:
+    """Write one line to standard error; raise what is returned."""
+    sys.stderr.write(f"voxelmill: {line}\n")
+    return typer.Exit(exit_code)
+
+
+def call(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine and turn Voxelmill's errors into one line and an exit code."""
+    try:
+        return asyncio.run(work)
+    except CommandError as error:
+        raise fail(str(error), error.exit_code) from None
+    except TransientError as error:
+        raise fail(f"{error}; see `voxelmill doctor`", EXIT_UNREACHABLE) from None
+    except NotBuiltError as error:
+        raise fail(str(error), EXIT_USAGE) from None
+    except VoxelmillError as error:
+        raise fail(str(error), 1) from None
+    except KeyboardInterrupt:
+        raise fail("interrupted; start it again and it goes on where it was", 130) from None
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    log_level: Annotated[
+        str, typer.Option(envvar="VOXELMILL_LOG_LEVEL", help="log lines on standard error: DEBUG to ERROR")
+    ] = "ERROR",
+) -> None:
+    """Set up what every command has."""
+    if version:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+    try:
+        logs.configure(log_level)
+    except ValueError as error:
+        raise fail(str(error), EXIT_USAGE) from None
+
+
+def parse_formats(text: str) -> tuple[MeshFormat, ...]:
+    """Read `stl,ply`.
+
+    Raises
+    ------
+    typer.BadParameter
+        If a word is no format.
+    """
+    try:
+        return tuple(dict.fromkeys(MeshFormat(word.strip().lower()) for word in text.split(",") if word.strip()))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; use {', '.join(MeshFormat)}") from None
+
+
+OrganOption = Annotated[Organ, typer.Option("--organ", help="what to segment")]
+ModelOption = Annotated[ModelName, typer.Option("--model", help="the segmentation model")]
+QualityOption = Annotated[Quality, typer.Option("--quality", help="how fine the surfaces are")]
+ReductionOption = Annotated[
+    int, typer.Option("--reduction-percent", min=0, max=99, help="how many of the triangles to take away")
+]
+FormatOption = Annotated[str, typer.Option("--format", help="mesh files to write: stl,ply,obj,glb")]
+
+
+@app.command("run")
+def run_command(
+    source: Annotated[str, typer.Argument(help="a folder, a file, a zip or tar, or s3://bucket/prefix")],
+    output: Annotated[str, typer.Option("--output", "-o", help="a folder, or s3://bucket/prefix")],
+    organ: OrganOption = Organ.ALL,
+    model: ModelOption = ModelName.THRESHOLD,
+    quality: QualityOption = Quality.NORMAL,
+    reduction_percent: ReductionOption = 90,
+    formats: FormatOption = "stl,ply,obj,glb",
+    keep_local: Annotated[bool, typer.Option(help="keep the local copy when the output is a bucket")] = False,
+    cleanup_input: Annotated[bool, typer.Option(help="delete the input when all of it is done")] = False,
+    as_document: JsonOption = False,
+) -> None:
+    """Put a source through every service and lay the results out in a folder."""
+    plan = Plan(
+        model=model,
+        organ=organ,
+        quality=quality,
+        reduction_percent=reduction_percent,
+        formats=parse_formats(formats),
+    )
+    if model is ModelName.TOTALSEGMENTATOR:
+        raise fail("the model totalsegmentator is not built yet; use --model threshold", EXIT_USAGE)
+    request = RunRequest(source, output, plan, keep_local=keep_local, cleanup_input=cleanup_input)
+    summary = work_through(request, as_document=as_document)
+    if as_document:
+        print_json(as_json(summary))
+    else:
+        print_summary(out, summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def work_through(request: RunRequest, *, as_document: bool) -> RunSummary:
+    """Run with the display that fits, and give the summary."""
+    with open_display(out, json=as_document) as display:
+        summary: RunSummary = call(run(request, display))
+    return summary
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the folder for the phantom and its results")] = Path(
+        "demo-output"
+    ),
+    as_document: JsonOption = False,
+) -> None:
+    """Make a phantom chest CT, put it through every service, and say where to look."""
+    from voxelmill_cli.demo import make_phantom, print_demo, truth_table  # noqa: PLC0415 - numpy, only here
+
+    phantom, folder = call_sync(make_phantom, output, out if not as_document else None)
+    request = RunRequest(str(folder), str(output), Plan())
+    summary = work_through(request, as_document=as_document)
+    if as_document:
+        print_json({**as_json(summary), "truth": truth_table(phantom, summary)})
+    else:
+        print_demo(out, phantom, summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def call_sync(function: Any, *arguments: Any) -> Any:
+    """Call a plain function with the same treatment of errors as `call`."""
+
+    async def work() -> Any:
+        return function(*arguments)
+
+    return call(work())
+
+
+@app.command()
+def up(
+    data: DataOption = DEFAULT_DATA,
+    organ: OrganOption = Organ.ALL,
+    quality: QualityOption = Quality.NORMAL,
+    reduction_percent: ReductionOption = 90,
+    port: Annotated[int, typer.Option(envvar="VOXELMILL_PORT", min=0, max=65535, help="the gateway's port")] = 8000,
+) -> None:
+    """Run every service in one process; whatever is put into DATA/inbox is worked on."""
+    from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - the gateway, only here
+
+    plan = Plan(organ=organ, quality=quality, reduction_percent=reduction_percent)
+    call(serve_folder(data, plan, port, out))
+
+
+@app.command()
+def status(
+    subject: Annotated[str | None, typer.Argument(help="a Series Instance UID, or a job")] = None,
+    data: DataOption = DEFAULT_DATA,
+    as_document: JsonOption = False,
+) -> None:
+    """Show what became of every series, or of one."""
+    from voxelmill_cli.status import print_status, read_status  # noqa: PLC0415 - only here
+
+    found = call(read_status(data, subject))
+    if as_document:
+        print_json(found)
+    else:
+        print_status(out, found)
+
+
+@app.command()
+def doctor(data: DataOption = DEFAULT_DATA, as_document: JsonOption = False) -> None:
+    """Say what is reachable, what is missing, and the command that mends it."""
+    from voxelmill_cli.doctor import examine, print_findings  # noqa: PLC0415 - only here
+
+    findings = call(examine(data))
+    if as_document:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        print_findings(out, findings)
+    if any(finding.needed and not finding.good for finding in findings):
+        raise typer.Exit(EXIT_UNREACHABLE)
+
+
+def _not_built(name: str, instead: str) -> None:
+    @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def command(_: typer.Context) -> None:
+        raise fail(f"`voxelmill {name}` is not built yet; {instead}", EXIT_USAGE)
+
+
+_not_built("watch", "`voxelmill status` shows where every series is")
+_not_built("dlq", "`voxelmill status` shows what failed and why; running the same input again tries it again")
+_not_built("reconcile", "`voxelmill up` lists its inbox every two seconds")
+_not_built("audit", "the table `audit` of the catalog holds the records")
+_not_built("storage", "use your store's own tools")
+
+
+def main() -> None:
+    """Be the command."""
+    app()

@@ -1,0 +1,152 @@
+"""`voxelmill doctor`: what is there, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from voxelmill_shared.database import check as check_database
+from voxelmill_shared.database import open_database
+
+from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.settings import SharedSettings
+from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.transport.connect import open_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from rich.console import Console
+
+CODECS = {
+    "imagecodecs": "JPEG 2000, HTJ2K, JPEG-LS, JPEG",
+    "rle": "RLE",
+    "highdicom": "DICOM SEG",
+    "fast_simplification": "mesh decimation",
+    "cc3d": "the model threshold",
+}
+ROOM_NEEDED = 5 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `mend` is a command or a sentence; empty where nothing is to be mended."""
+
+    name: str
+    good: bool
+    detail: str
+    mend: str = ""
+    needed: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the finding as data."""
+        return asdict(self)
+
+
+async def examine(data: Path) -> list[Finding]:
+    """Look at everything that `voxelmill up --data DATA` needs, or the servers that the environment names."""
+    findings = [_python(), *_packages(), _memory(), _disk(data)]
+    named = {name: os.environ[name] for name in os.environ if name.startswith("VOXELMILL_") and name.endswith("_URL")}
+    if not named:
+        findings.append(Finding("servers", True, "none named: broker, store and database are files under --data"))
+        return findings
+    try:
+        settings = SharedSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return [
+            *findings,
+            Finding("settings", False, str(first["msg"]), f"set VOXELMILL_{str(first['loc'][0]).upper()} right"),
+        ]
+    findings.append(await _reach("broker", "VOXELMILL_BROKER_URL", lambda: _broker(settings.broker_url)))
+    for role, url in (("inbox", settings.inbox_url), ("work", settings.work_url), ("results", settings.results_url)):
+        findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", lambda url=url: _store(url)))
+    findings.append(await _reach("database", "VOXELMILL_DATABASE_URL", lambda: _database(settings.database_url)))
+    return findings
+
+
+async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, Any, None]]) -> Finding:
+    try:
+        await check()
+    except (VoxelmillError, ValueError) as error:
+        return Finding(name, False, str(error), f"start it, or set {variable} to where it is")
+    return Finding(name, True, "answers")
+
+
+async def _broker(url: str) -> None:
+    transport = open_transport(url)
+    try:
+        await transport.check()
+    finally:
+        await transport.close()
+
+
+async def _store(url: str) -> None:
+    store = open_store(url)
+    try:
+        await store.check()
+    finally:
+        await store.close()
+
+
+async def _database(url: str) -> None:
+    engine = open_database(url)
+    try:
+        await check_database(engine)
+    finally:
+        await engine.dispose()
+
+
+def _python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Finding("python", good, version, "" if good else "install Python 3.11, 3.12 or 3.13")
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for module, purpose in CODECS.items():
+        try:
+            importlib.import_module(module)
+            findings.append(Finding(module, True, purpose))
+        except ImportError as error:
+            findings.append(Finding(module, False, f"{purpose}: {error}", "make setup"))
+    return findings
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    good = total >= 4 << 30
+    return Finding(
+        "memory",
+        good,
+        f"{total / 2**30:.1f} GiB",
+        "" if good else "a 512x512x300 CT wants about 4 GiB; use a machine with more",
+        needed=False,
+    )
+
+
+def _disk(data: Path) -> Finding:
+    folder = data.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", False, f"{folder} cannot be written", "choose another folder with --data")
+    good = free >= ROOM_NEEDED
+    return Finding("disk", good, f"{free / 1e9:.1f} GB free in {folder}", "" if good else "make room, or choose --data")
+
+
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    """Print one line for each finding, and the mending under what needs it."""
+    for finding in findings:
+        sign = "ok     " if finding.good else ("MISSING" if finding.needed else "warning")
+        console.print(f"{sign} {finding.name}: {finding.detail}", markup=False, highlight=False, soft_wrap=True)
+        if not finding.good and finding.mend:
+            console.print(f"        mend: {finding.mend}", markup=False, highlight=False, soft_wrap=True)
