@@ -6,12 +6,20 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from voxelmill_shared.errors import VoxelmillError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EVENTS_EXCHANGE = "voxelmill.events"
 DEAD_LETTER_EXCHANGE = "voxelmill.dlx"
 DEFAULT_LADDER = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5), timedelta(minutes=30))
+DELIVERY_LIMIT = 20
+"""How many consumers may die with one message in hand before it counts as their killer and goes to the dead letters."""
+
+
+class TopologyMismatchError(VoxelmillError):
+    """A queue or exchange exists on the broker with other arguments than ours; it must be emptied and deleted."""
 
 
 def rung_name(wait: timedelta) -> str:

@@ -1,0 +1,38 @@
+"""Reading what the runtime wrote into a message's headers. A header that makes no sense counts as missing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_DEAD_AT, HEADER_REPLAYS
+
+if TYPE_CHECKING:
+    from voxelmill_shared.transport.base import Message
+
+
+def attempt_of(message: Message) -> int:
+    """Which attempt a message is on, from 1."""
+    return max(1, _number(message, HEADER_ATTEMPT, 1))
+
+
+def replay_headers(message: Message) -> dict[str, str | int]:
+    """Give the headers of a message that is put back onto its queue: attempt 1, one replay more, the rest kept."""
+    replays = max(0, _number(message, HEADER_REPLAYS, 0)) + 1
+    return {**message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays}
+
+
+def dead_at_of(message: Message) -> datetime | None:
+    """When a message was dead-lettered, if it says so."""
+    try:
+        moment = datetime.fromisoformat(str(message.headers.get(HEADER_DEAD_AT, "")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _number(message: Message, name: str, default: int) -> int:
+    try:
+        return int(message.headers.get(name, default))
+    except ValueError:
+        return default

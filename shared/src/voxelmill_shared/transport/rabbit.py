@@ -1,0 +1,172 @@
+"""The transport on RabbitMQ (3.10 or later): quorum queues, publisher confirms, nothing thrown away.
+
+One topic exchange for the events. Each queue has a rung queue for every step of its ladder, whose messages fall back
+into the queue when their time is over, and a dead-letter queue behind a direct exchange. A message is moved by
+publishing a copy, with confirmation, and only then acknowledging the original: a crash in between makes two of it,
+never none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from voxelmill_shared.transport.base import DeadLetter, Message, QueueCount
+from voxelmill_shared.transport.headers import replay_headers
+from voxelmill_shared.transport.rabbit_consumer import RabbitConsumer
+from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, IN_FLIGHT, RabbitLink
+from voxelmill_shared.transport.rabbit_messages import dead_letter_of, to_amqp, to_amqp_copy
+from voxelmill_shared.transport.topology import DELIVERY_LIMIT, EVENTS_EXCHANGE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+    from voxelmill_shared.transport.base import Callback
+    from voxelmill_shared.transport.topology import QueueSpec, Topology
+
+
+class RabbitTransport:
+    """Durable queues on a RabbitMQ broker. See `transport.base.Transport` for what each method promises.
+
+    Parameters
+    ----------
+    url
+        `amqp://user:password@host:port/vhost` or `amqps://…`. The first call connects.
+    delivery_limit
+        After how many deaths of its consumers the broker puts a message into the dead-letter queue.
+    """
+
+    def __init__(self, url: str, *, delivery_limit: int = DELIVERY_LIMIT) -> None:
+        self._link = RabbitLink(url, delivery_limit)
+        self._declared: dict[str, QueueSpec] = {}
+        self._consumers: list[RabbitConsumer] = []
+
+    async def declare(self, topology: Topology) -> None:
+        """Make sure that every queue exists. Idempotent; bindings are added, never taken away.
+
+        Raises
+        ------
+        TopologyMismatchError
+            If a queue exists with other arguments (another ladder keeps its queues, so this is rare).
+        """
+        await self._link.declare(topology.queues)
+        self._declared.update((queue.name, queue) for queue in topology.queues)
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Publish and wait for the broker's confirmations, up to 200 of them at a time.
+
+        Raises
+        ------
+        UnroutableError
+            If a message is wanted by no queue. The others are published.
+        BrokerUnavailableError
+            If the broker did not confirm. Any of the messages may or may not have been published.
+        """
+        await self._link.publish([(EVENTS_EXCHANGE, message.routing_key, to_amqp(message)) for message in messages])
+
+    async def consume(self, queue: QueueSpec, callback: Callback, *, prefetch: int) -> RabbitConsumer:
+        """Call `callback` for every message of a queue, at most `prefetch` at a time in hand.
+
+        After a lost connection the consumer subscribes again by itself, for as long as it takes.
+        """
+        consumer = RabbitConsumer(self._link, queue, callback, prefetch)
+        await consumer.start()
+        self._declared[queue.name] = queue
+        self._consumers.append(consumer)
+        return consumer
+
+    async def counts(self) -> list[QueueCount]:
+        """How full every queue is that was declared through this transport.
+
+        The broker does not tell how many messages consumers have in hand: `in_hand` is what this transport holds.
+        """
+        if not self._declared:
+            return []
+        channel = await self._link.channel()
+        try:
+            return [await self._count(channel, queue) for queue in self._declared.values()]
+        finally:
+            await self._link.close_channel(channel)
+
+    async def _count(self, channel: AbstractChannel, queue: QueueSpec) -> QueueCount:
+        rungs = {queue.rung(number) for number in range(len(queue.ladder))}
+        return QueueCount(
+            queue.name,
+            ready=await self._length(channel, queue.name),
+            in_hand=sum(consumer.in_hand for consumer in self._consumers if consumer.spec.name == queue.name),
+            waiting=sum([await self._length(channel, rung) for rung in sorted(rungs)]),
+            dead=await self._length(channel, queue.dead_letters),
+        )
+
+    async def _length(self, channel: AbstractChannel, name: str) -> int:
+        with self._link.errors():
+            queue = await channel.declare_queue(name, passive=True, timeout=ANSWER_SECONDS)
+        return queue.declaration_result.message_count or 0
+
+    async def dead_letters(self, queue: QueueSpec) -> AsyncIterator[DeadLetter]:
+        """Look through the dead letters of a queue, oldest first.
+
+        They are fetched without being acknowledged, and go back when the look is over. Until then nobody else sees
+        those that were fetched.
+        """
+        channel = await self._link.channel()
+        try:
+            async for incoming in self._fetch(channel, queue):
+                yield dead_letter_of(incoming, queue)
+        finally:
+            await self._link.close_channel(channel)
+
+    async def _fetch(self, channel: AbstractChannel, queue: QueueSpec) -> AsyncIterator[AbstractIncomingMessage]:
+        await self._link.declare([queue])
+        with self._link.errors():
+            dead = await channel.get_queue(queue.dead_letters, ensure=False)
+        while True:
+            with self._link.errors():
+                incoming = await dead.get(fail=False, timeout=ANSWER_SECONDS)
+            if incoming is None:
+                return
+            yield incoming
+
+    async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
+        """Put dead letters back onto their queue: confirmed there before they are acknowledged here."""
+        wanted = set(handles)
+        if not wanted:
+            return 0
+        replayed = 0
+        batch: list[tuple[AbstractIncomingMessage, Message]] = []
+        channel = await self._link.channel()
+        try:
+            async for incoming in self._fetch(channel, queue):
+                letter = dead_letter_of(incoming, queue)
+                if letter.handle in wanted:
+                    wanted.discard(letter.handle)
+                    batch.append((incoming, letter.message))
+                if len(batch) == IN_FLIGHT or not wanted:
+                    replayed += await self._put_back(queue, batch)
+                    batch = []
+                if not wanted:
+                    break
+            return replayed + await self._put_back(queue, batch)
+        finally:
+            await self._link.close_channel(channel)
+
+    async def _put_back(self, queue: QueueSpec, batch: list[tuple[AbstractIncomingMessage, Message]]) -> int:
+        copies = [("", queue.name, to_amqp_copy(message, replay_headers(message))) for _, message in batch]
+        await self._link.publish(copies)
+        with self._link.errors():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                for incoming, _ in batch:
+                    await incoming.ack()
+        return len(batch)
+
+    async def check(self) -> None:
+        """Return if the broker opens a channel."""
+        await self._link.close_channel(await self._link.channel())
+
+    async def close(self) -> None:
+        """Close the connection. Deliveries in hand are delivered again to others."""
+        for consumer in self._consumers:
+            await consumer.stop()
+        await self._link.close()

@@ -1,0 +1,250 @@
+"""Taking messages from a RabbitMQ queue, and going on by itself after the connection was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from voxelmill_shared.errors import BrokerUnavailableError
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
+from voxelmill_shared.transport.headers import attempt_of
+from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
+from voxelmill_shared.transport.rabbit_messages import delivery_count, from_amqp, to_amqp_copy
+from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, TopologyMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+    from voxelmill_shared.transport.base import Callback
+    from voxelmill_shared.transport.topology import QueueSpec
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+log = structlog.get_logger("voxelmill")
+
+
+class RabbitConsumer:
+    """A running subscription, on a channel of its own.
+
+    When the connection is lost, what was in hand is no longer ours: the broker delivers it again, settling it here
+    raises `BrokerUnavailableError`. Callbacks that still run count against the prefetch, so no more of them run at a
+    time than were asked for.
+    """
+
+    def __init__(self, link: RabbitLink, queue: QueueSpec, callback: Callback, prefetch: int) -> None:
+        self.link = link
+        self.spec = queue
+        self._callback = callback
+        self._prefetch = prefetch
+        self._slots = asyncio.Semaphore(prefetch)
+        self._channel: AbstractChannel | None = None
+        self._tag = ""
+        self._dropped = asyncio.Event()
+        self._cancelled = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._in_hand: set[RabbitDelivery] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are not settled and still can be."""
+        return sum(not delivery.lost for delivery in self._in_hand)
+
+    async def start(self) -> None:
+        """Take messages from now on; return when the broker has agreed.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            If it has not.
+        """
+        await self._subscribe()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def cancel(self) -> None:
+        """Take no more messages. Those in hand stay in hand and can still be settled."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        await self.stop()
+        channel = self._channel
+        if channel is not None and not channel.is_closed:
+            # If the connection is gone the subscription is gone too, which is all that was asked for.
+            with suppress(BrokerUnavailableError), self.link.errors():
+                underlay = await channel.get_underlay_channel()
+                await underlay.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
+            await self._close_if_done()
+
+    async def stop(self) -> None:
+        """Do not subscribe again when the connection is lost."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+
+    async def _subscribe(self) -> None:
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            self._in_hand.clear()
+            channel = await self.link.channel()
+            with self.link.errors():
+                await channel.set_qos(prefetch_count=self._prefetch, timeout=ANSWER_SECONDS)
+                underlay = await channel.get_underlay_channel()
+                underlay.on_consumer_cancel_callbacks.add(lambda _: self._dropped.set())
+                channel.close_callbacks.add(lambda *_: self._dropped.set())
+            self._channel = channel
+        await self.link.declare([self.spec])
+        self._dropped.clear()
+        with self.link.errors():
+            queue = await channel.get_queue(self.spec.name, ensure=False)
+            self._tag = await queue.consume(self._receive, timeout=ANSWER_SECONDS)
+
+    async def _keep(self) -> None:
+        """Subscribe again, whenever the channel is lost or the broker cancels the subscription (queue deleted)."""
+        while True:
+            await self._dropped.wait()
+            log.warning("subscription lost, subscribing again", queue=self.spec.name)
+            pause = _FIRST_PAUSE
+            while self._dropped.is_set():
+                try:
+                    await self._subscribe()
+                except (BrokerUnavailableError, TopologyMismatchError) as error:
+                    self._dropped.set()
+                    log.warning("not subscribed, trying again", queue=self.spec.name, reason=str(error))
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # many consumers: not all at once
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+            log.info("subscribed again", queue=self.spec.name)
+
+    async def _receive(self, incoming: AbstractIncomingMessage) -> None:
+        with suppress(BrokerUnavailableError), self.link.errors():  # lost before it was looked at: it comes again
+            self._take(RabbitDelivery(self, incoming))
+
+    def _take(self, delivery: RabbitDelivery) -> None:
+        self._in_hand.add(delivery)
+        # In a task of our own: the library cancels those that it has started when their channel is lost.
+        self._spawn(self._hand_over(delivery))
+
+    async def _hand_over(self, delivery: RabbitDelivery) -> None:
+        async with self._slots:
+            if delivery.lost:
+                self._in_hand.discard(delivery)
+            elif self._cancelled:
+                with suppress(BrokerUnavailableError):
+                    await delivery.release()
+            else:
+                await self._callback(delivery)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def forget(self, delivery: RabbitDelivery) -> None:
+        """Count a delivery as settled."""
+        self._in_hand.discard(delivery)
+        if self._cancelled:
+            self._spawn(self._close_if_done())
+
+    async def _close_if_done(self) -> None:
+        if self._channel is not None and not self.in_hand:
+            await self.link.close_channel(self._channel)
+
+
+class RabbitDelivery:
+    """A message in hand."""
+
+    def __init__(self, consumer: RabbitConsumer, incoming: AbstractIncomingMessage) -> None:
+        self._consumer = consumer
+        self._incoming = incoming
+        self._channel = incoming.channel  # raises once it is closed, so it is asked for now
+        self._message = from_amqp(incoming)
+        self._settled = False
+
+    @property
+    def message(self) -> Message:
+        """The message, byte for byte as published."""
+        return self._message
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was consumed from."""
+        return self._consumer.spec.name
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return attempt_of(self._message)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker has delivered this before."""
+        return bool(self._incoming.redelivered)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the channel that brought it is closed: the broker delivers it again, here or elsewhere."""
+        return bool(self._channel.is_closed)
+
+    async def ack(self) -> None:
+        """Settle: the work is done."""
+        self._check()
+        await self._acknowledge()
+
+    async def retry(self, rung: int, headers: Mapping[str, str | int]) -> None:
+        """Settle: a copy goes to the rung; when the broker holds it, the original is acknowledged."""
+        self._check()
+        merged = {HEADER_ATTEMPT: self.attempt, **self._message.headers, **headers}
+        copy = to_amqp_copy(self._message, merged)
+        await self._consumer.link.publish([("", self._consumer.spec.rung(rung), copy)])
+        await self._acknowledge()
+
+    async def dead_letter(self, headers: Mapping[str, str | int]) -> None:
+        """Settle: a copy goes to the dead-letter queue; when the broker holds it, the original is acknowledged."""
+        self._check()
+        merged = {**self._message.headers, **headers}
+        copy = to_amqp_copy(self._message, merged, dead_id=uuid.uuid4().hex)
+        await self._consumer.link.publish([(DEAD_LETTER_EXCHANGE, self.queue, copy)])
+        await self._acknowledge()
+
+    async def release(self) -> None:
+        """Settle: hand the message back at once, unchanged.
+
+        RabbitMQ 3.x counts it as if a consumer had died. Before that count could bury a message that was only handed
+        back, a fresh copy takes its place at the end of the queue.
+        """
+        self._check()
+        if delivery_count(self._incoming) >= self._consumer.link.delivery_limit // 2:
+            copy = to_amqp_copy(self._message, self._message.headers)
+            await self._consumer.link.publish([("", self.queue, copy)])
+            await self._acknowledge()
+            return
+        with self._consumer.link.errors():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._incoming.reject(requeue=True)
+        self._done()
+
+    async def _acknowledge(self) -> None:
+        with self._consumer.link.errors():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._incoming.ack()
+        self._done()
+
+    def _check(self) -> None:
+        if self._settled:
+            raise RuntimeError(f"{self.queue}: message {self._message.message_id} is settled already")
+        if self.lost:
+            raise BrokerUnavailableError(
+                f"{self._consumer.link.name}: the connection that brought message {self._message.message_id}"
+                " is lost; the broker delivers it again"
+            )
+
+    def _done(self) -> None:
+        self._settled = True
+        self._consumer.forget(self)
