@@ -1,0 +1,36 @@
+"""Reading pixels: volumes with their geometry, frames with what is needed to show them, label maps.
+
+Needs the extra `imaging`. The codes of `UnsupportedSeriesError` are listed in `reasons`.
+"""
+
+from __future__ import annotations
+
+from voxelmill_shared.imaging.frames import Display, Frame, Window, WindowFunction, decode_frames, read_frames
+from voxelmill_shared.imaging.image import DicomImage, open_image
+from voxelmill_shared.imaging.labelmap import LabelMap, read_label_map, write_label_map
+from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.series import SeriesLayout, lay_out, read_series
+from voxelmill_shared.imaging.volume import Volume, axis_codes, looks_like_ct
+
+__all__ = [
+    "DicomImage",
+    "Display",
+    "Frame",
+    "LabelMap",
+    "SeriesLayout",
+    "Unsupported",
+    "Volume",
+    "Window",
+    "WindowFunction",
+    "axis_codes",
+    "decode_frames",
+    "lay_out",
+    "looks_like_ct",
+    "open_image",
+    "read_frames",
+    "read_label_map",
+    "read_nifti",
+    "read_series",
+    "write_label_map",
+]

@@ -1,0 +1,104 @@
+"""Label maps on disk: NIfTI-1, gzip, the same bytes for the same labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from voxelmill_shared.imaging.nifti import RAS_TO_LPS, read_array
+from voxelmill_shared.imaging.reasons import Unsupported
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_NIFTI1_MAX = 32767
+_INTENT_LABEL = 1002
+_SCANNER = 1
+_RIGHT_ANGLE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Segment numbers per voxel, (slices, rows, columns), 0 where there is none; `affine` as in `Volume`."""
+
+    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    affine: NDArray[np.float64]
+
+
+def write_label_map(
+    path: Path,
+    labels: NDArray[np.uint8] | NDArray[np.uint16],
+    affine: NDArray[np.float64],
+    *,
+    description: str = "Voxelmill label map",
+) -> None:
+    """Write a label map as NIfTI-1, gzip at isal's level 2.
+
+    Parameters
+    ----------
+    path
+        The file to write, `labelmap.nii.gz`.
+    labels
+        (slices, rows, columns), uint8 or uint16.
+    affine
+        4 x 4, (column, row, slice) index to LPS mm. On disk it is RAS, as NIfTI wants. Both sform and qform are set,
+        but for a sheared affine (gantry tilt) the sform alone: a qform has no shear, and a reader that prefers it
+        would put the labels beside the anatomy.
+    description
+        At most 79 bytes.
+
+    Raises
+    ------
+    ValueError
+        If the labels are of another type or too large for NIfTI-1.
+    """
+    if labels.ndim != 3 or labels.dtype not in (np.uint8, np.uint16) or max(labels.shape) > _NIFTI1_MAX:
+        raise ValueError(f"a label map is three-dimensional uint8 or uint16, not {labels.dtype} {labels.shape}")
+    ras = RAS_TO_LPS @ affine
+    make: Any = nib.Nifti1Header  # carries no types
+    header = make(endianness="<")
+    header.set_data_dtype(labels.dtype)
+    header.set_data_shape(labels.shape[::-1])
+    header.set_xyzt_units("mm")
+    header.set_sform(ras, code=_SCANNER)
+    header.set_qform(ras, code=0 if _sheared(affine) else _SCANNER, strip_shears=True)
+    header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+    header["intent_code"] = _INTENT_LABEL
+    header["descrip"] = description.encode()[:79]
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    extensions = bytes(4)  # there are none
+    voxels = np.ascontiguousarray(labels, labels.dtype.newbyteorder("<"))
+    compress: Any = igzip.compress  # carries no types
+    path.write_bytes(compress(b"".join((header.binaryblock, extensions, voxels.data)), 2, mtime=0))
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a label map that this or another program has written.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        If the file is broken (see `read_nifti`) or does not hold whole numbers from 0 to 65,535.
+    """
+    array = read_array(path)
+    values: NDArray[Any] = array.values
+    if (array.slope, array.intercept) != (1, 0):
+        values = values * array.slope + array.intercept
+    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        if values.min() < 0 or values.max() > 65535 or not np.array_equal(values, np.rint(values)):
+            raise Unsupported.UNSUPPORTED_VALUES.error(f"{path.name}: its values are not labels (whole numbers from 0)")
+        values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+    return LabelMap(values, array.affine)
+
+
+def _sheared(affine: NDArray[np.float64]) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE)

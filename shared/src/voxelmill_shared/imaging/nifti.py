@@ -1,0 +1,197 @@
+"""NIfTI-1 and NIfTI-2 files, plain or gzip, read with bounds: nothing is allocated that the header merely claims.
+
+On disk the first index runs fastest, so the bytes are a C array of (third, second, first) index; with the first index
+taken as the column and the third as the slice there is nothing to transpose.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from nibabel.spatialimages import HeaderDataError
+
+from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.series import MAX_VOXELS
+from voxelmill_shared.imaging.transform import Values, narrow
+from voxelmill_shared.imaging.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
+_BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, _ISAL_ERROR, HeaderDataError, ValueError, OverflowError)
+_GZIP = b"\x1f\x8b"
+_HEADER_BYTES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""The spatial part of xyzt_units: unknown (taken as mm), metre, mm, micrometre."""
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiArray:
+    """The array of a file as stored: `values` is (slices, rows, columns), before slope and intercept."""
+
+    values: NDArray[Any]
+    affine: NDArray[np.float64]
+    slope: float
+    intercept: float
+    warnings: tuple[str, ...]
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a volume of any orientation from a NIfTI file.
+
+    Parameters
+    ----------
+    path
+        A `.nii` or `.nii.gz`; what it is, is read from its bytes and not from its name.
+
+    Returns
+    -------
+    Volume
+        Without modality. int16 where all values are whole and fit, else float32.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        If the file is broken, holds more than one volume or no scalars, or does not say how it is oriented.
+    """
+    array = read_array(path)
+    values, warnings = _scaled(array)
+    return Volume(
+        voxels=values,
+        affine=array.affine,
+        instance_order=(0,) * len(values),
+        frame_order=tuple(range(len(values))),
+        warnings=(*array.warnings, *warnings),
+    )
+
+
+def _scaled(array: NiftiArray) -> tuple[Values, list[str]]:
+    values, warnings = array.values, []
+    if values.dtype.kind == "f":
+        broken = ~np.isfinite(values)
+        if broken.any():
+            if broken.all():
+                raise Unsupported.UNSUPPORTED_VALUES.error("no voxel is a finite number")
+            lowest = values[~broken].min()
+            values = np.where(broken, lowest, values)
+            warnings.append(f"{int(broken.sum())} voxels were not finite and are {lowest:g} now, the lowest value")
+    if array.slope == 1 and array.intercept == 0:
+        return narrow(values), warnings
+    return narrow(values * np.float64(array.slope) + array.intercept), warnings
+
+
+def read_array(path: Path) -> NiftiArray:
+    """Read the stored array of a NIfTI file and its LPS affine in millimetres. The same errors as `read_nifti`."""
+    name = path.name
+    try:
+        with _open(path) as stream:
+            header = _read_header(stream, name)
+            shape, dtype = _check(header, name)
+            offset = int(header["vox_offset"])
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            data = _read_exactly(stream, offset - header.sizeof_hdr, size, name)
+    except _BROKEN as error:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no sound NIfTI file ({error})") from None
+    affine, warnings = _affine(header, name)
+    slope, intercept = header.get_slope_inter()
+    return NiftiArray(
+        values=np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape[::-1]),
+        affine=affine,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        warnings=tuple(warnings),
+    )
+
+
+def _open(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    if file.read(2) != _GZIP:
+        file.seek(0)
+        return file
+    file.close()
+    opened: Any = igzip.IGzipFile  # its functions carry no types
+    stream: BinaryIO = opened(path, "rb")
+    return stream
+
+
+def _read_header(stream: BinaryIO, name: str) -> Any:
+    start = stream.read(348)
+    if len(start) < 348:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it has {len(start)} bytes, too few for a NIfTI header")
+    kind = next(
+        (
+            _HEADER_BYTES[size]
+            for order in ("little", "big")
+            if (size := int.from_bytes(start[:4], order)) in _HEADER_BYTES
+        ),
+        None,
+    )
+    if kind is None:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it does not begin like a NIfTI file")
+    start += stream.read(kind.sizeof_hdr - 348)
+    header: Any = kind.from_fileobj(BytesIO(start))
+    if bytes(header["magic"])[:3] not in {b"n+1", b"n+2"}:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no NIfTI file in one part (.nii)")
+    return header
+
+
+def _check(header: Any, name: str) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if any(n < 1 for n in shape) or len(shape) < 3:
+        raise Unsupported.TOO_FEW_SLICES.error(f"{name}: it is {' x '.join(map(str, shape))}, not a volume")
+    volumes = int(np.prod(shape[3:], dtype=np.int64))
+    if volumes > 1:
+        raise Unsupported.NOT_ONE_VOLUME.error(f"{name}: it holds {volumes} volumes (a time series or channels)")
+    columns, rows, slices = shape[:3]
+    if min(columns, rows, slices) < 2:
+        raise Unsupported.TOO_FEW_SLICES.error(f"{name}: it is {columns} x {rows} x {slices}, a single slice")
+    if columns * rows * slices > MAX_VOXELS:
+        raise Unsupported.IMPLAUSIBLE_SIZE.error(f"{name}: {columns} x {rows} x {slices} are more voxels than are read")
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise Unsupported.UNSUPPORTED_VALUES.error(f"{name}: its voxels are {dtype}, which is no plain number")
+    return (columns, rows, slices), dtype
+
+
+def _read_exactly(stream: BinaryIO, skip: int, size: int, name: str) -> bytearray:
+    """Read `size` bytes in pieces, so that memory grows with what the file holds and not with what it claims."""
+    if not 0 <= skip <= 1 << 30:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: its data begin at an impossible place")
+    stream.read(skip)
+    data = bytearray()
+    while len(data) < size:
+        piece = stream.read(min(size - len(data), 16 << 20))
+        if not piece:
+            raise Unsupported.TRUNCATED_PIXELS.error(
+                f"{name}: it should hold {size:,} bytes of voxels and holds {len(data):,}"
+            )
+        data += piece
+    return data
+
+
+def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], list[str]]:
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        raise Unsupported.NO_GEOMETRY.error(
+            f"{name}: neither qform nor sform is set, so left and right cannot be told apart"
+        )
+    affine = RAS_TO_LPS @ np.asarray(header.get_best_affine(), np.float64)
+    affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or lengths.min() <= 0:
+        raise Unsupported.BAD_GEOMETRY.error(f"{name}: its affine makes no sense")
+    volume = abs(np.linalg.det(affine[:3, :3])) / np.prod(lengths)
+    if volume < 0.1:
+        raise Unsupported.BAD_GEOMETRY.error(f"{name}: two axes of its affine point the same way")
+    return affine, ["the axes are not at right angles; the affine keeps the shear"] if volume < 0.9999 else []
