@@ -1,0 +1,241 @@
+"""Walking over the data elements of a DICOM object without decoding them (PS3.5 section 7).
+
+Only the values that ingest asks for are kept; everything else, pixels above all, is stepped over unread. The walk
+needs no recursion and trusts no length, so a hostile header costs no more than the bytes that it has.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from voxelmill_ingest.ranges import HeaderTooLongError, InflatedWindow, Window
+
+if TYPE_CHECKING:
+    from voxelmill_ingest.ranges import Reading
+
+IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+
+TRANSFER_SYNTAX_UID: Final = 0x0002_0010
+PIXEL_DATA: Final = 0x7FE0_0010
+PIXELS: Final = frozenset({0x7FE0_0008, 0x7FE0_0009, PIXEL_DATA})
+"""Float, Double Float and plain Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
+
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+_UNDEFINED = 0xFFFF_FFFF
+_SHORT_LENGTH = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG_LENGTH = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_VRS = _SHORT_LENGTH | _LONG_LENGTH
+_LONGEST_VALUE = 4096
+_MOST_ELEMENTS = 1_000_000
+
+
+class InvalidDicomError(Exception):
+    """The bytes break the encoding rules, so nothing after this place can be trusted."""
+
+
+@dataclass(slots=True)
+class Pixels:
+    """Where a pixel element's value lies. `length` is none where it is undefined: the pixels are encapsulated."""
+
+    tag: int
+    offset: int
+    length: int | None
+
+
+@dataclass(slots=True)
+class Elements:
+    """What a walk found.
+
+    Attributes
+    ----------
+    values
+        Raw value by tag, of the wanted elements at the top level.
+    pixels
+        The pixel element, if the walk came to it.
+    cut
+        Why the walk ended early, in words; empty if it did not.
+    """
+
+    transfer_syntax_uid: str = ""
+    assumed_syntax: bool = False
+    big_endian: bool = False
+    deflated: bool = False
+    values: dict[int, bytes] = field(default_factory=dict)
+    pixels: Pixels | None = None
+    cut: str = ""
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether the first bytes are those of a DICOM object, with its preamble (PS3.10 7.1) or without."""
+    if head[128:132] == b"DICM":
+        return True
+    return _has_plausible_start(head, "<") or _has_plausible_start(head, ">")
+
+
+def _has_plausible_start(head: bytes, order: str) -> bool:
+    """Whether a data set seems to begin here: a low group, and a known VR or a short length."""
+    if len(head) < 16:
+        return False
+    group, element, length = struct.unpack_from(f"{order}HHL", head)
+    if group not in {0x0002, 0x0008}:
+        return False
+    if head[4:6] in _VRS:
+        return True
+    return order == "<" and element <= 0x0070 and 0 < length <= 256
+
+
+def open_data_set(window: Window, wanted: frozenset[int]) -> Reading[Walker]:
+    """Read the file meta information (PS3.10 7.1) and return a walker that stands at the first element after it.
+
+    Raises
+    ------
+    InvalidDicomError
+        If the bytes break the encoding rules.
+    """
+    found = Elements()
+    yield from window.need(min(window.size, 132 + 16))
+    window.position = 132 if window.data[128:132] == b"DICM" else 0
+    meta = Walker(window, found, wanted | {TRANSFER_SYNTAX_UID}, explicit=True, order="<")
+    yield from meta.run(stop_after=0x0002)
+    body, explicit, order = yield from _settle_encoding(window, found)
+    return Walker(body, found, wanted, explicit=explicit, order=order)
+
+
+def _settle_encoding(window: Window, found: Elements) -> Reading[tuple[Window, bool, str]]:
+    """Settle how the data set is encoded: as the file meta information says, unless the bytes say otherwise."""
+    declared = found.values.pop(TRANSFER_SYNTAX_UID, b"").rstrip(b"\0 ").decode("latin-1")
+    found.transfer_syntax_uid = declared
+    if declared == DEFLATED:
+        found.deflated = True
+        return InflatedWindow(window), True, "<"
+    order = ">" if declared == EXPLICIT_BIG else "<"
+    if not (yield from window.need(8)):
+        return window, declared != IMPLICIT_LITTLE, order
+    first = window.data[window.position - window.start :][:8]
+    explicit = first[4:6] in _VRS
+    if not declared:
+        # PS3.10 demands the meta information; much that is older than it has none, and can be told all the same.
+        found.assumed_syntax = True
+        if explicit and 0 < first[0] <= 0x08 and first[1] == 0:
+            found.transfer_syntax_uid = EXPLICIT_LITTLE
+        elif explicit:
+            found.transfer_syntax_uid, order = EXPLICIT_BIG, ">"
+        else:
+            found.transfer_syntax_uid = IMPLICIT_LITTLE
+    found.big_endian = order == ">"
+    return window, explicit, order
+
+
+class Walker:
+    """One pass over the elements of one data set. What it has found so far is in `found`."""
+
+    def __init__(self, window: Window, found: Elements, wanted: frozenset[int], *, explicit: bool, order: str) -> None:
+        self._window = window
+        self.found = found
+        self._wanted = wanted
+        self._explicit = explicit
+        self._order = order
+        self._tag = struct.Struct(f"{order}HH")
+        self._short = struct.Struct(f"{order}H")
+        self._long = struct.Struct(f"{order}L")
+
+    def run(self, stop_after: int = 0xFFFF) -> Reading[None]:
+        """Walk on until a group above `stop_after`, the pixels, or the end. May be called again to go further.
+
+        Raises
+        ------
+        InvalidDicomError
+            If the bytes break the encoding rules.
+        """
+        if self.found.cut or self.found.pixels:
+            return
+        try:
+            yield from self._run(stop_after)
+        except HeaderTooLongError:
+            raise InvalidDicomError("the header is longer than any real one") from None
+        except zlib.error as error:
+            raise InvalidDicomError(f"the deflated data set is damaged ({error})") from None
+
+    def _run(self, stop_after: int) -> Reading[None]:
+        window = self._window
+        # Sequences and items of undefined length that are open: the explicitness of what is around each.
+        open_levels: list[bool] = []
+        for _ in range(_MOST_ELEMENTS):
+            if not (yield from window.need(8)):
+                if open_levels:
+                    self.found.cut = "the object ends inside a sequence"
+                return  # fewer than eight bytes after the last element are padding
+            offset = window.position - window.start
+            group, element = self._tag.unpack_from(window.data, offset)
+            tag = group << 16 | element
+            if group == 0xFFFE:
+                self._delimiter(tag, self._long.unpack_from(window.data, offset + 4)[0], open_levels)
+                continue
+            if not open_levels and (group > stop_after or group == 0):
+                return  # a group 0 after the data set is padding
+            if (yield from self._element(tag, open_levels)):
+                return
+        raise InvalidDicomError(f"more than {_MOST_ELEMENTS} elements before the pixels")
+
+    def _element(self, tag: int, open_levels: list[bool]) -> Reading[bool]:
+        """Take one element or step over it; true if the walk ends here."""
+        window, found = self._window, self.found
+        header, length, vr = yield from self._read_length()
+        if header == 0:
+            found.cut = f"the object ends inside the element {name(tag)}"
+        elif not open_levels and tag in PIXELS:
+            found.pixels = Pixels(tag, window.position + header, None if length == _UNDEFINED else length)
+        elif length == _UNDEFINED:
+            open_levels.append(self._explicit)
+            self._explicit = self._explicit and vr != b"UN"  # PS3.5 6.2.2, note 2
+            window.position += header
+        else:
+            keep = not open_levels and tag in self._wanted and length <= _LONGEST_VALUE
+            if keep and (yield from window.need(header + length)):
+                begin = window.position - window.start + header
+                found.values[tag] = window.data[begin : begin + length]
+            window.position += header + length
+            if window.position > window.size:
+                found.cut = f"the element {name(tag)} runs past the end of the object"
+        return bool(found.cut or found.pixels)
+
+    def _delimiter(self, tag: int, length: int, open_levels: list[bool]) -> None:
+        """Step over the start or the end of an item or of a sequence."""
+        if not open_levels:
+            raise InvalidDicomError(f"{name(tag)} outside of a sequence, at byte {self._window.position}")
+        self._window.position += 8
+        if tag == _ITEM:
+            if length == _UNDEFINED:
+                open_levels.append(self._explicit)
+            else:
+                self._window.position += length
+        elif tag in {_ITEM_END, _SEQUENCE_END}:
+            self._explicit = open_levels.pop()
+        else:
+            raise InvalidDicomError(f"{name(tag)} at byte {self._window.position - 8} is no delimiter")
+
+    def _read_length(self) -> Reading[tuple[int, int, bytes]]:
+        """Return the bytes of the element's header (0 if the object ends in it), its value's length and its VR."""
+        data = self._window.data
+        offset = self._window.position - self._window.start
+        vr = data[offset + 4 : offset + 6]
+        if not self._explicit or not (vr.isalpha() and vr.isupper()):
+            # Some writers put implicit elements into an explicit data set; no VR then stands where one must.
+            return 8, self._long.unpack_from(data, offset + 4)[0], b""
+        if vr in _SHORT_LENGTH:
+            return 8, self._short.unpack_from(data, offset + 6)[0], vr
+        if not (yield from self._window.need(12)):
+            return 0, 0, vr
+        # VRs that are younger than this program have the long form (PS3.5 7.1.2).
+        return 12, self._long.unpack_from(self._window.data, self._window.position - self._window.start + 8)[0], vr
+
+
+def name(tag: int) -> str:
+    """Write a tag as the Standard does, `(0008,0016)`."""
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

@@ -1,0 +1,98 @@
+"""What ingest finds in an object: an instance, an archive, or a reason not to take it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from voxelmill_ingest.reasons import Reason
+from voxelmill_shared.events import ObjectKind, ObjectRef, ObjectRejected, ObjectValidated
+
+Vector: TypeAlias = tuple[float, float, float]
+Cosines: TypeAlias = tuple[float, float, float, float, float, float]
+
+
+class _Finding(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Instance(_Finding):
+    """One image: a DICOM instance, or a NIfTI volume under UIDs made from its content.
+
+    `position` and `orientation` are Image Position and Image Orientation (Patient) (PS3.3 C.7.6.2), in mm and LPS.
+    """
+
+    finding: Literal["instance"] = "instance"
+    kind: ObjectKind
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str = ""
+    modality: str = ""
+    transfer_syntax_uid: str = ""
+    instance_number: int | None = None
+    rows: int = 0
+    columns: int = 0
+    frames: int = 1
+    position: Vector | None = None
+    orientation: Cosines | None = None
+    warnings: tuple[str, ...] = ()
+
+    def event(self, reference: ObjectRef, upload_id: str | None) -> ObjectValidated:
+        """Say that the object is taken."""
+        facts = self.model_dump(exclude={"finding", "position", "orientation"})
+        return ObjectValidated(object=reference, upload_id=upload_id, **facts)
+
+
+class Refusal(_Finding):
+    """Why the object is not taken, with what is known of its identity."""
+
+    finding: Literal["refusal"] = "refusal"
+    reason: Reason
+    detail: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    modality: str = ""
+
+    def event(self, reference: ObjectRef, upload_id: str | None) -> ObjectRejected:
+        """Say that the object is not taken."""
+        facts = self.model_dump(exclude={"finding", "reason"})
+        return ObjectRejected(
+            object=reference,
+            severity=self.reason.severity,
+            reason=self.reason.value,
+            upload_id=upload_id,
+            **facts,
+        )
+
+
+class Unpacked(_Finding):
+    """An archive whose members have been put into the work store."""
+
+    finding: Literal["unpacked"] = "unpacked"
+    members: int
+    refused: int
+
+    def event(self, reference: ObjectRef, upload_id: str | None) -> ObjectValidated:
+        """Say that the archive is taken."""
+        warnings = (f"{self.refused} members refused",) if self.refused else ()
+        return ObjectValidated(
+            object=reference, kind=ObjectKind.ARCHIVE, members=self.members, warnings=warnings, upload_id=upload_id
+        )
+
+
+class ArchiveFormat(StrEnum):
+    """The archives that are unpacked, told by their bytes."""
+
+    ZIP = "zip"
+    TAR = "tar"
+    TAR_GZIP = "tar.gz"
+
+
+Finding: TypeAlias = Instance | Refusal | Unpacked
+FINDING: TypeAdapter[Finding] = TypeAdapter(Annotated[Finding, Field(discriminator="finding")])
+"""Reads a finding back from the ledger."""
