@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cc3d
 import numpy as np
 
-from voxelmill_segment.morphology import Mask, bounding_box, components, dilate, erode, fill_slices, large_components
+from voxelmill_segment.morphology import Mask, bounding_box, components, depth, dilate, erode, fill_slices
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,15 +18,16 @@ TISSUE_HU = -400
 
 _OUTSIDE_AIR_HU = -940
 _TABLE_MM = 4.0
-_LEAST_SHARE = 0.08
+_LEAST_SHARE = 0.01
+_LEAST_HALF_THICKNESS_MM = 10.0
 
 
 def find_body(grid: Grid) -> Mask:
     """Return the body with all that it encloses (lungs, bowel gas).
 
     Tissue is opened by 4 mm, which takes the table top and clothes away (they are thinner), and of its components all
-    are kept that hold at least 8 % of the largest one: arms and legs that the field of view separates. Then holes are
-    filled slice by slice. A hole that opens to the image border is outside only if the air there is bare air: a field
+    are kept that hold at least 1 % of the largest one and are over 28 mm thick: arms and legs that lie apart, but no table
+    frame. Then holes are filled slice by slice. A hole that opens to the image border is outside only if the air there is bare air: a field
     of view that cuts through a lung does not lose it.
     """
     tissue = grid.hu > TISSUE_HU
@@ -35,9 +36,12 @@ def find_body(grid: Grid) -> Mask:
     if len(counts) < 2:
         return np.zeros(grid.hu.shape, np.bool_)
     counts[0] = 0
-    keep = counts >= _LEAST_SHARE * counts.max()
+    thickest = np.zeros(len(counts))
+    inner = depth(core, grid.spacing)
+    np.maximum.at(thickest, labels[core], inner[core])
+    keep = (counts >= _LEAST_SHARE * counts.max()) & (thickest >= _LEAST_HALF_THICKNESS_MM)
+    keep[counts.argmax()] = True
     body = dilate(keep[labels], _TABLE_MM + 0.5 * max(grid.spacing), grid.spacing) & tissue
-    body = large_components(body, _LEAST_SHARE * counts.max())
     body = fill_slices(body)
     for index in range(len(body)):
         body[index] |= _cut_lung(grid.hu[index], body[index])

@@ -24,15 +24,16 @@ from voxelmill_segment.morphology import (
 )
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from voxelmill_segment.grid import Grid
 
 LOW_HU, HIGH_HU = 140, 200
-_MARROW_HU = -50
+MARROW_HU = -50
+"""Fatty marrow of long bones reaches down to about this."""
 _NEAR_MM = 10.0
 _CLOSING_MM = 4.0
 _LEAST_CORE_ML, _LEAST_ML = 0.5, 1.0
 _EVEN_HU = 40.0
+_MOST_MARROW_ML = 250.0
 
 
 def find_bones(grid: Grid, body: Mask) -> Mask:
@@ -51,9 +52,14 @@ def find_bones(grid: Grid, body: Mask) -> Mask:
     bone = large_components(bone, _LEAST_ML / grid.voxel_ml, connectivity=26)
     shell = closed(bone, _CLOSING_MM, grid.spacing)
     filled = shell | fill_slices(shell, 0) | fill_slices(shell, 1) | fill_slices(shell, 2)
-    filled &= (grid.hu > _MARROW_HU) & ~contrast
-    filled |= bone
-    return filled & ~_find_canal(grid, filled, bone)
+    filled &= (grid.hu > MARROW_HU) & ~contrast
+    holes = filled & ~bone
+    labels, counts = components(holes)
+    # The skull encloses the brain as a bone encloses its marrow; no marrow is that large.
+    enclosed = counts * grid.voxel_ml > _MOST_MARROW_ML
+    enclosed[0] = False
+    filled = (holes & ~enclosed[labels]) | bone
+    return filled & ~_find_canal(grid, body, filled & ~bone)
 
 
 def find_contrast(grid: Grid, body: Mask) -> Mask:
@@ -92,20 +98,31 @@ def find_contrast(grid: Grid, body: Mask) -> Mask:
     return dilate(contrast, 6.0, grid.spacing) & body & (grid.hu > LOW_HU) & (grid.hu < 700)
 
 
-def _find_canal(grid: Grid, filled: Mask, bone: Mask) -> Mask:
-    """Return the spinal canal: soft tissue enclosed by bone, wider than 8 mm, in a long upright column."""
-    soft = filled & ~bone & (grid.hu < 110)
-    soft = opened(soft, 3.5, grid.spacing)
-    labels, counts = components(soft)
-    canal = np.zeros(len(counts), np.bool_)
+def _find_canal(grid: Grid, body: Mask, soft: Mask) -> Mask:
+    """Return the spinal canal among the soft tissue that bone encloses.
+
+    In each slice it is a compact region of 60 to 500 mm² near the body's midline; such regions that line up over 30 mm
+    (or over most of a shorter volume) are the canal. Marrow as dark lies elsewhere, or is wider (the sacrum).
+    """
+    canal = np.zeros(soft.shape, np.bool_)
+    if not soft.any():
+        return canal
+    candidates = opened(soft & (grid.hu < 110) & (grid.hu > -40), 3.0, grid.spacing)
+    height_mm, width_mm = grid.spacing[1:]
+    for index in np.flatnonzero(candidates.any((1, 2))):
+        midline = float(np.median(np.nonzero(body[index])[1]))
+        labels, _ = ndimage.label(candidates[index])
+        for number, place in enumerate(ndimage.find_objects(labels), start=1):
+            region = labels[place] == number
+            area = float(region.sum()) * height_mm * width_mm
+            extent = max(region.shape[0] * height_mm, region.shape[1] * width_mm)
+            middle = (place[1].start + place[1].stop - 1) / 2.0
+            if 60 <= area <= 500 and area > 0.35 * extent**2 and abs(middle - midline) * width_mm < 50:
+                canal[index][place] |= region
+    labels, counts = components(canal)
+    heights = np.zeros(len(counts))
     for number, place in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
-        if place is None:
-            continue
-        height_mm, depth_mm, width_mm = (
-            (cut.stop - cut.start) * step for cut, step in zip(place, grid.spacing, strict=True)
-        )
-        values: npt.NDArray[np.int16] = grid.hu[place][labels[place] == number]
-        canal[number] = (
-            height_mm >= 12.0 and depth_mm < 6 * height_mm and width_mm < 45.0 and -20 < float(values.mean()) < 75
-        )
-    return canal[labels]
+        heights[number] = (place[0].stop - place[0].start) * grid.spacing[0]
+    upright = heights >= min(30.0, 0.6 * soft.shape[0] * grid.spacing[0])
+    upright[0] = False
+    return dilate(upright[labels], 1.5, grid.spacing) & soft

@@ -13,6 +13,7 @@ from numba import njit
 from scipy import ndimage
 
 from voxelmill_segment import labels as table
+from voxelmill_segment.bones import MARROW_HU
 from voxelmill_segment.grid import in_slabs
 from voxelmill_segment.morphology import bounding_box, large_components
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from voxelmill_segment.morphology import Mask, Spacing
 
 SKIN_MM = 2.0
-_MOST_HOLE_MM2 = 120.0
 _LEAST_BONE_ML = 0.1
 _SMOOTH_BELOW_MM = 1.6
 
@@ -75,7 +75,9 @@ def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: 
     reach = 1 if spacing[2] < _SMOOTH_BELOW_MM else 0
     parts = (hints, sure, anatomy.core, anatomy.airways.view(np.uint8))
     factors = (*anatomy.grid.factors, *anatomy.airway_grid.factors)
-    numbers = (float(air_hu), float(bone_hu), reach)
+    # Where the working grid is the volume itself, a voxel that it holds to be marrow is marrow, however fatty.
+    marrow_hu = MARROW_HU if anatomy.grid.factors == (1, 1, 1) else 0.6 * bone_hu
+    numbers = (float(air_hu), float(bone_hu), float(marrow_hu), reach)
     in_slabs(lambda a, b: _label_voxels(hu, result, inside, *parts, *factors, *numbers, a, b), len(hu))
     return Refined(result, inside)
 
@@ -87,25 +89,29 @@ class Refined:
     labels: npt.NDArray[np.uint8]
     body: Mask
 
-    def mend_bones(self, spacing: Spacing) -> None:
-        """Fill small holes in bone, slice by slice (the marrow of ribs), and drop specks, which noise makes."""
+    def mend_bones(self, core: npt.NDArray[np.uint8], spacing: Spacing) -> None:
+        """Fill holes in bone that the working grid holds to be marrow, slice by slice, and drop specks of noise.
+
+        Parameters
+        ----------
+        core
+            The working grid's labels, spread over the voxels.
+        spacing
+            Millimetres between voxels.
+        """
         bone = self.labels == table.BONES.number
         if not bone.any():
             return
         box = bounding_box(bone)
-        cut, target = bone[box], self.labels[box]
+        cut, target, marrow = bone[box], self.labels[box], core[box] == table.BONES.number
         solid = large_components(cut, _LEAST_BONE_ML * 1000.0 / float(np.prod(spacing)), connectivity=26)
         target[cut & ~solid] = table.SOFT_TISSUE.number
-        most = _MOST_HOLE_MM2 / (spacing[1] * spacing[2])
 
         def fill(index: int) -> None:
             if not solid[index].any():
                 return
             holes = fill_voids.fill(solid[index]) & ~solid[index]
-            numbered, _ = ndimage.label(holes)
-            small = np.bincount(numbered.ravel()) <= most
-            small[0] = False
-            target[index][small[numbered]] = table.BONES.number
+            target[index][holes & marrow[index]] = table.BONES.number
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(fill, range(len(solid))))
@@ -161,6 +167,7 @@ def _label_voxels(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR091
     ax,  # noqa: ANN001
     air_hu,  # noqa: ANN001
     bone_hu,  # noqa: ANN001
+    marrow_hu,  # noqa: ANN001
     reach,  # noqa: ANN001
     first,  # noqa: ANN001
     last,  # noqa: ANN001
@@ -198,7 +205,7 @@ def _label_voxels(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR091
                 if not hint & 16 and mean < -400:
                     continue
                 inside[z, y, x] = True
-                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and mean > 0.6 * bone_hu)):
+                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and mean > marrow_hu)):
                     result[z, y, x] = 5
                 elif mean >= -30:
                     result[z, y, x] = 6

@@ -142,7 +142,7 @@ def label_anatomy(
     report("refine")
     refined = refine(hu, Anatomy(grid, core, body, torso, airways, airway_grid), air_hu, _BONE_HU, spacing)
     if organ in {Organ.BONES, Organ.ALL}:
-        refined.mend_bones(spacing)
+        refined.mend_bones(grid.spread(core, hu.shape), spacing)
     if organ is Organ.ALL:
         refined.add_skin(spacing)
     if organ is Organ.BODY:

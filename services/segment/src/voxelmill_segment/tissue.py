@@ -28,7 +28,8 @@ def find_torso(grid: Grid, body: Mask, firm: Mask) -> Mask:
     """
     wall = (body & (grid.hu >= FAT_HIGH_HU)) | firm
     wall &= depth(body, grid.spacing) > max(_SKIN_MM, 1.5 * grid.spacing[2])
-    wall = opened(wall, 1.01 * grid.spacing[2], grid.spacing)
+    # A thin muscle of the belly is one coarse block thick: no opening there, or the wall would gape.
+    wall = opened(wall, min(1.01 * grid.spacing[2], 2.5), grid.spacing)
     labels, counts = components(wall)
     if len(counts) < 2:
         return np.zeros(body.shape, np.bool_)
