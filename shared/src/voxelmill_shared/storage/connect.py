@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStore
 
 
-class StoreAddressError(VoxelmillError):
+class StoreAddressError(VoxelmillError, ValueError):
     """An address that names no store."""
 
 
