@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,9 +50,13 @@ class SeriesLayout:
     frame_of_reference_uid: str
     warnings: tuple[str, ...]
 
-    def slices_of(self, image: int) -> list[int]:
-        """Return the slices that come from an image, which may be none (a copy)."""
-        return [k for k, plane in enumerate(self.stack.planes) if plane.image == image]
+    @cached_property
+    def slices_of(self) -> dict[int, list[int]]:
+        """The slices that come from each image; an image that is a copy of another has none."""
+        slices: dict[int, list[int]] = {number: [] for number in range(len(self.images))}
+        for k, plane in enumerate(self.stack.planes):
+            slices[plane.image].append(k)
+        return slices
 
     def frame_values(self, slice_: int, stored: Stored) -> Values:
         """Turn the stored values of a slice into the modality's units."""
@@ -97,7 +102,7 @@ def read_series(paths: Sequence[Path]) -> Volume:
         layout = lay_out([open_image(path) for path in paths])
 
         def values_of(number: int) -> list[tuple[int, Values]]:
-            image, slices = layout.images[number], layout.slices_of(number)
+            image, slices = layout.images[number], layout.slices_of[number]
             frames = [layout.stack.planes[k].frame for k in slices]
             values = []
             for k, frame, encoded in zip(slices, frames, image.encoded(frames) if frames else (), strict=True):

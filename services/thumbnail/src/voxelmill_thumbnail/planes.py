@@ -1,0 +1,109 @@
+"""Planes through a volume in right physical proportions, as radiologists look at them.
+
+The patient's right is on the left of axial and coronal pictures, the front is at the top of axial and on the left of
+sagittal pictures, and the head is up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from voxelmill_thumbnail.windowing import percentile_window, window_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from voxelmill_shared.imaging.frames import Window
+    from voxelmill_shared.imaging.volume import Volume
+
+_LONGEST_SIDE = 1024
+"""Planes are shown beside each other; more pixels than this nobody sees."""
+_SHEAR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The pictures of a volume; `preview` is the middle slice as it was acquired, at full resolution."""
+
+    axial: Image.Image
+    coronal: Image.Image
+    sagittal: Image.Image
+    mip: Image.Image
+    preview: Image.Image
+
+
+def draw_planes(volume: Volume, window: Window | None, *, inverted: bool = False) -> Planes:
+    """Draw the middle planes and a coronal maximum intensity projection.
+
+    Parameters
+    ----------
+    volume
+        In any orientation; obliqueness is left as it is, gantry tilt is undone in the picture.
+    window
+        For the planes. Without one the percentiles of the volume give it. The projection always has its own window,
+        from its own percentiles: it shows other tissue.
+    inverted
+        Whether low values are bright (MONOCHROME1).
+    """
+    acquired = volume.orientation[2]
+    volume = volume.to_lps()
+    voxels = volume.voxels
+    left, back, head = (volume.affine[:3, axis] for axis in range(3))
+    window = window or percentile_window(voxels[:: max(1, len(voxels) // 32)])
+    slices, rows, columns = (n // 2 for n in voxels.shape)
+
+    def draw(plane: NDArray[Any], across: NDArray[Any], down: NDArray[Any], own: Window, longest: int) -> Image.Image:
+        levels = window_values(plane, own)
+        return _section(255 - levels if inverted else levels, across, down, longest)
+
+    axial = voxels[slices], left, back
+    coronal = voxels[::-1, rows, :], left, -head
+    sagittal = voxels[::-1, :, columns], back, -head
+    full = {"S": axial, "I": axial, "A": coronal, "P": coronal, "L": sagittal, "R": sagittal}[acquired]
+    projected = voxels[::-1].max(axis=1)
+    # Seen along the rows' axis, so only the part of the step at right angles to it counts.
+    unit = back / np.linalg.norm(back)
+    return Planes(
+        axial=draw(*axial, window, _LONGEST_SIDE),
+        coronal=draw(*coronal, window, _LONGEST_SIDE),
+        sagittal=draw(*sagittal, window, _LONGEST_SIDE),
+        mip=draw(
+            projected,
+            left - unit * (left @ unit),
+            -(head - unit * (head @ unit)),
+            percentile_window(projected),
+            _LONGEST_SIDE,
+        ),
+        preview=draw(*full, window, 1 << 20),
+    )
+
+
+def _section(
+    levels: NDArray[np.uint8], across: NDArray[np.float64], down: NDArray[np.float64], longest: int
+) -> Image.Image:
+    """Draw an index plane with square pixels of the finer of its two spacings.
+
+    `across` and `down` are the millimetre vectors of one column and one row of `levels`. Where they are not at right
+    angles (a tilted gantry), the one that runs along the body stays vertical and the rows are shifted.
+    """
+    image = Image.fromarray(np.ascontiguousarray(levels))
+    width, height = float(np.linalg.norm(across)), float(np.linalg.norm(down))
+    cosine = float(across @ down) / (width * height)
+    if abs(cosine) < _SHEAR:
+        pixel = max(min(width, height), max(levels.shape[1] * width, levels.shape[0] * height) / longest)
+        size = max(1, round(levels.shape[1] * width / pixel)), max(1, round(levels.shape[0] * height / pixel))
+        return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    # In the picture's frame, x at right angles to `down`: column index steps by (run, lean), row index by (0, height).
+    run, lean = width * float(np.sqrt(1 - cosine**2)), width * cosine
+    extent_x = levels.shape[1] * run
+    extent_y = levels.shape[0] * height + abs(levels.shape[1] * lean)
+    pixel = max(min(run, height), max(extent_x, extent_y) / longest)
+    top = min(0.0, levels.shape[1] * lean)
+    # Pillow asks for the source of each target pixel: column = x / run, row = (y - lean * column) / height.
+    matrix = (pixel / run, 0, 0, -lean * pixel / (run * height), pixel / height, top / height)
+    size = max(1, round(extent_x / pixel)), max(1, round(extent_y / pixel))
+    return image.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
