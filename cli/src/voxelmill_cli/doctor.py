@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+
 from voxelmill_shared.database import check as check_database
 from voxelmill_shared.database import open_database
-
 from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.storage.connect import open_store

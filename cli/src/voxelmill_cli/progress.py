@@ -144,12 +144,12 @@ class Tracker:
         elif isinstance(event, StageFailed):
             self.failed.append(event)
             self._display.line(f"{event.subject()}: {event.stage} failed: {event.reason} ({event.error_class})")
-            state = self._states.get(event.series_instance_uid)
-            if state is not None and event.stage in SHOWN:
-                state.stages[event.stage] = "failed"
+            known = self._states.get(event.series_instance_uid)
+            if known is not None and event.stage in SHOWN:
+                known.stages[event.stage] = "failed"
                 if event.stage is Stage.SEGMENT:
-                    state.stages[Stage.MESH] = "skipped"
-                self._display.series(event.series_instance_uid, state)
+                    known.stages[Stage.MESH] = "skipped"
+                self._display.series(event.series_instance_uid, known)
         elif isinstance(event, SeriesIndexed):
             self.indexed[event.series_instance_uid] = event
             state = self._state(event)

@@ -1,0 +1,188 @@
+"""`voxelmill status`: what became of every series, read from the catalog."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from voxelmill_cli.errors import CommandError
+from voxelmill_cli.sources import STATE_FOLDER
+from voxelmill_shared import catalog
+from voxelmill_shared.catalog import ObjectStatus, StageOutcome
+from voxelmill_shared.database import open_database, reading
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from rich.console import Console
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from voxelmill_shared.catalog import JobView, SeriesView
+
+LISTED = 1000
+
+
+def database_of(data: Path) -> str:
+    """Find the database: the environment's, or the one in a folder of `voxelmill up` or of a run.
+
+    Raises
+    ------
+    CommandError
+        If there is none.
+    """
+    url = os.environ.get("VOXELMILL_DATABASE_URL")
+    if url:
+        return url
+    for folder in (data, data / STATE_FOLDER):
+        path = folder / "voxelmill.db"
+        if path.exists():
+            return f"sqlite:///{path.resolve()}"
+    raise CommandError(f"{data}: no catalog there; name the folder of `voxelmill up` or of a run with --data")
+
+
+@asynccontextmanager
+async def _catalog(data: Path) -> AsyncIterator[AsyncConnection]:
+    engine = open_database(database_of(data))
+    try:
+        async with reading(engine) as connection:
+            if not await catalog.exists(connection):
+                raise CommandError(f"{data}: the catalog is empty; nothing has been indexed yet")
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def read_status(data: Path, subject: str | None) -> dict[str, Any]:
+    """Read the status of one series or job, or of everything, as data.
+
+    Raises
+    ------
+    CommandError
+        If there is no catalog, or nothing of that name in it.
+    """
+    async with _catalog(data) as connection:
+        if subject is not None:
+            return await _one(connection, subject)
+        counts = await catalog.counts(connection)
+        return {
+            "series": [_series(series) for series in await catalog.list_series(connection, limit=LISTED)],
+            "objects": {status.value: number for status, number in counts.objects.items()},
+            "not_taken": [
+                {"object": found.address, "status": found.status, "reason": found.reason, "detail": found.detail}
+                for status in (ObjectStatus.REJECTED, ObjectStatus.FAILED)
+                for found in await catalog.objects(connection, status=status, limit=LISTED)
+            ],
+        }
+
+
+async def _one(connection: AsyncConnection, subject: str) -> dict[str, Any]:
+    series = await catalog.get_series(connection, subject)
+    if series is None:
+        job = await catalog.find_job(connection, subject)
+        if job is None:
+            raise CommandError(f"{subject}: no series and no job of that name; `voxelmill status` lists them", 1)
+        series = await catalog.get_series(connection, job.keys.series_instance_uid)
+        jobs = [job]
+    else:
+        jobs = await catalog.series_jobs(connection, subject)
+    if series is None:
+        raise CommandError(f"{subject}: the job's series is not in the catalog yet; try again", 1)
+    return {
+        "series": [_series(series)],
+        "jobs": [
+            {
+                **_job(job),
+                "artefacts": [
+                    {"key": artefact.key, "size": artefact.size, "sha256": artefact.sha256}
+                    for artefact in await catalog.artefacts(connection, job.keys)
+                ],
+            }
+            for job in jobs
+        ],
+    }
+
+
+def _series(series: SeriesView) -> dict[str, Any]:
+    return {
+        "series_instance_uid": series.series_instance_uid,
+        "study_instance_uid": series.study_instance_uid,
+        "modality": series.modality,
+        "instances": series.instances,
+        "revisions": series.revisions,
+        "job": _job(series.job) if series.job else None,
+    }
+
+
+def _job(job: JobView) -> dict[str, Any]:
+    return {
+        "job": job.job_id,
+        "revision": job.revision,
+        "status": job.status,
+        "superseded": job.superseded,
+        "receipt": job.receipt_key,
+        "stages": [
+            {
+                "stage": stage.stage,
+                "outcome": stage.outcome,
+                "reason": stage.reason,
+                "seconds": stage.elapsed,
+                "artefacts": stage.artefacts,
+            }
+            for stage in job.stages
+        ],
+    }
+
+
+_STYLES = {StageOutcome.DONE: "green", StageOutcome.SKIPPED: "yellow", StageOutcome.FAILED: "red"}
+
+
+def print_status(console: Console, found: dict[str, Any]) -> None:
+    """Print what `read_status` gave, for people."""
+    table = Table(show_edge=False)
+    for heading in ("series", "modality", "instances", "revision", "job", "status", "stages"):
+        table.add_column(heading, overflow="fold")
+    for series in found["series"]:
+        job = series["job"]
+        stages = " ".join(
+            f"[{_STYLES.get(stage['outcome'], 'dim')}]{stage['stage']} {stage['outcome']}[/]"
+            for stage in (job["stages"] if job else ())
+        )
+        table.add_row(
+            series["series_instance_uid"],
+            series["modality"],
+            str(series["instances"]),
+            f"{job['revision']} of {series['revisions']}" if job else "",
+            job["job"] if job else "",
+            job["status"] if job else "waiting for more instances",
+            stages,
+        )
+    console.print(table)
+    for job in found.get("jobs", ()):
+        _print_job(console, job)
+    for series in found["series"]:
+        for stage in series["job"]["stages"] if series["job"] and "jobs" not in found else ():
+            if stage["outcome"] == StageOutcome.FAILED:
+                line = f"failed: {series['series_instance_uid']}: {stage['stage']}: {stage['reason']}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for entry in found.get("not_taken", ()):
+        line = f"{entry['status']}: {entry['object']}: {entry['detail']} ({entry['reason']})"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if "objects" in found:
+        counts = ", ".join(f"{number} {status}" for status, number in found["objects"].items() if number)
+        console.print(f"objects: {counts or 'none'}", highlight=False)
+
+
+def _print_job(console: Console, job: dict[str, Any]) -> None:
+    superseded = ", superseded" if job["superseded"] else ""
+    console.print(f"job {job['job']}: revision {job['revision']}, {job['status']}{superseded}", highlight=False)
+    for stage in job["stages"]:
+        seconds = f" in {stage['seconds']:.1f} s" if stage["seconds"] is not None else ""
+        reason = f": {stage['reason']}" if stage["reason"] else ""
+        line = f"  {stage['stage']}: {stage['outcome']}{seconds}, {stage['artefacts']} artefacts{reason}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for artefact in job["artefacts"]:
+        console.print(f"  {artefact['key']}  {artefact['size']} B", markup=False, highlight=False, soft_wrap=True)
