@@ -1,0 +1,39 @@
+"""A consumer in a process of its own, for tests that kill it.
+
+usage: transport_process.py URL QUEUE PREFETCH DELIVERY_LIMIT hold|ack
+
+Writes `ready`, then the id of each message that it has taken (hold) or acknowledged (ack).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from contract.transport_kit import open_with_limit
+from voxelmill_shared.transport.topology import QueueSpec
+
+if TYPE_CHECKING:
+    from voxelmill_shared.transport.base import Delivery
+
+
+async def main(url: str, queue: str, prefetch: int, delivery_limit: int, manner: str) -> None:
+    """Consume until killed."""
+    ready = asyncio.Event()
+
+    async def callback(delivery: Delivery) -> None:
+        await ready.wait()
+        if manner == "ack":
+            await delivery.ack()
+        print(delivery.message.message_id, flush=True)  # noqa: T201 - this is how the test knows
+
+    transport = open_with_limit(url, delivery_limit)
+    await transport.consume(QueueSpec(queue, (), ladder=()), callback, prefetch=prefetch)
+    print("ready", flush=True)  # noqa: T201 - this is how the test knows
+    ready.set()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]))
