@@ -6,6 +6,7 @@ The rules are those of DESIGN 2.3: evidence of completeness, soonest first; with
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from voxelmill_shared.events import Evidence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from voxelmill_ingest.findings import Cosines, Vector
+    from voxelmill_ingest.findings import Instance
     from voxelmill_shared.results import ManifestInstance
 
 ARCHIVE_UPLOAD = "archive-"
@@ -41,11 +42,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One instance of a series: what the manifest says of it, and where it lies (mm, LPS)."""
+    """One instance of a series: what the manifest says of it, and what its header says."""
 
     instance: ManifestInstance
-    position: Vector | None = None
-    orientation: Cosines | None = None
+    facts: Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ def without_gaps(slices: Sequence[Slice], least: int) -> bool:
     if heights is None:
         return False
     heights = sorted(heights)
-    steps = [above - below for below, above in zip(heights, heights[1:], strict=False)]
+    steps = [above - below for below, above in itertools.pairwise(heights)]
     median = sorted(steps)[len(steps) // 2]
     return median > 0 and all(abs(step - median) <= _GAP_TOLERANCE * median for step in steps)
 
 
-def in_order(slices: Iterable[Slice]) -> tuple[ManifestInstance, ...]:
+def in_order(slices: Iterable[Slice]) -> list[Slice]:
     """Sort instances: by position along the common normal if all have one, else by Instance Number, else by UID."""
     slices = list(slices)
     heights = _heights(slices) or [0.0] * len(slices)
@@ -131,7 +131,7 @@ def in_order(slices: Iterable[Slice]) -> tuple[ManifestInstance, ...]:
         return height, number is None, number or 0, instance.sop_instance_uid
 
     pairs = sorted(zip(heights, slices, strict=True), key=key)
-    return tuple(one.instance for _, one in pairs)
+    return [one for _, one in pairs]
 
 
 def contents_digest(contents: Iterable[str]) -> str:
@@ -144,9 +144,9 @@ def _heights(slices: Sequence[Slice]) -> list[float] | None:
 
     The normal is row direction x column direction (PS3.3 C.7.6.2.1.1).
     """
-    if not slices or slices[0].orientation is None:
+    if not slices or slices[0].facts.orientation is None:
         return None
-    common = slices[0].orientation
+    common = slices[0].facts.orientation
     ax, ay, az, bx, by, bz = common
     normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
     length = math.hypot(*normal)
@@ -154,9 +154,10 @@ def _heights(slices: Sequence[Slice]) -> list[float] | None:
         return None
     heights = []
     for one in slices:
-        if one.position is None or one.orientation is None:
+        position, orientation = one.facts.position, one.facts.orientation
+        if position is None or orientation is None:
             return None
-        if any(abs(a - b) > _DIRECTION_TOLERANCE for a, b in zip(one.orientation, common, strict=True)):
+        if any(abs(a - b) > _DIRECTION_TOLERANCE for a, b in zip(orientation, common, strict=True)):
             return None
-        heights.append(sum(p * n for p, n in zip(one.position, normal, strict=True)) / length)
+        heights.append(sum(p * n for p, n in zip(position, normal, strict=True)) / length)
     return heights

@@ -1,0 +1,127 @@
+"""Archives: unpacked once into the work store, then announced member by member like any other upload."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from voxelmill_ingest.assembly import archive_upload
+from voxelmill_ingest.findings import Refusal, Unpacked
+from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, Member, UnpackJob
+from voxelmill_shared.concurrency import each
+from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.events import ObjectRef, ObjectRejected, ObjectUploaded, UploadCompleted
+
+if TYPE_CHECKING:
+    from voxelmill_ingest.findings import ArchiveFormat
+    from voxelmill_shared.child import Child
+    from voxelmill_shared.events import Event
+    from voxelmill_shared.parts import Scratch
+    from voxelmill_shared.storage.stores import Stores
+
+TARGET = "voxelmill_ingest.unpack:unpack"
+_TRANSFERS = 16
+
+
+class _RefusedMember(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    reason: Reason
+    detail: str
+    size: int
+
+
+class ArchiveIndex(BaseModel):
+    """What came out of an archive. Written last, so that where it stands all members stand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    members: tuple[ObjectRef, ...]
+    refused: tuple[_RefusedMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacker:
+    """Takes archives apart.
+
+    `child` runs `TARGET`; only in it are archives read.
+    """
+
+    stores: Stores
+    scratch: Scratch
+    child: Child
+    bounds: Bounds
+
+    async def __call__(
+        self, archive: ObjectRef, archive_format: ArchiveFormat, upload_id: str | None
+    ) -> tuple[Unpacked | Refusal, list[Event]]:
+        """Unpack an archive, or find that it has been unpacked; return what it is and the events of its members."""
+        if archive.bucket == self.stores.work.bucket:
+            return Refusal(reason=Reason.ARCHIVE_NESTED_TOO_DEEP, detail="a member of an archive is an archive"), []
+        digest = hashlib.sha256(archive.content().encode()).hexdigest()[:24]
+        prefix = f"archives/{digest}"
+        index = await self._standing(f"{prefix}/index.json")
+        if index is None:
+            try:
+                index = await self._unpack(archive, archive_format, prefix)
+            except ArchiveRefusedError as error:
+                return Refusal(reason=error.reason, detail=error.detail), []
+        return Unpacked(members=len(index.members), refused=len(index.refused)), _events(
+            archive, index, upload_id, archive_upload(upload_id, digest)
+        )
+
+    async def _standing(self, key: str) -> ArchiveIndex | None:
+        try:
+            return ArchiveIndex.model_validate_json(await self.stores.work.read(key))
+        except (ObjectMissingError, ValidationError):
+            return None  # not unpacked yet, or by another version: unpacking again writes the same keys
+
+    async def _unpack(self, archive: ObjectRef, archive_format: ArchiveFormat, prefix: str) -> ArchiveIndex:
+        with self.scratch.folder("unpack") as folder:
+            path = await self.stores.of(archive).fetch(archive.key, folder / "archive")
+            target = folder / "members"
+            target.mkdir()
+            contents: Contents = await self.child.call(UnpackJob(path, archive_format, target, self.bounds))
+
+            async def keep(numbered: tuple[int, Member]) -> ObjectRef:
+                number, member = numbered
+                # The number keeps apart members of one name, and a file from a folder of the same name.
+                key = f"{prefix}/{number:06d}/{member.name}"
+                stored = await self.stores.work.write_file(key, member.path)
+                bucket = self.stores.work.bucket
+                return ObjectRef(bucket=bucket, key=key, etag=stored.etag, size=stored.size)
+
+            members = await each(keep, enumerate(contents.members), _TRANSFERS)
+        refused = tuple(_RefusedMember(**_fields(one)) for one in contents.refused)
+        index = ArchiveIndex(members=tuple(members), refused=refused)
+        await self.stores.work.write(f"{prefix}/index.json", index.model_dump_json().encode(), "application/json")
+        return index
+
+
+def _fields(member: Any) -> dict[str, Any]:
+    return {name: getattr(member, name) for name in ("name", "reason", "detail", "size")}
+
+
+def _events(archive: ObjectRef, index: ArchiveIndex, upload_id: str | None, members_upload: str) -> list[Event]:
+    """Announce the members as an upload of their own, and reject those that were not unpacked as `archive!member`."""
+    events: list[Event] = [
+        ObjectUploaded(object=member, found_by="archive", upload_id=members_upload) for member in index.members
+    ]
+    for one in index.refused:
+        member = archive.model_copy(update={"key": f"{archive.key}!{one.name}", "size": one.size})
+        events.append(
+            ObjectRejected(
+                object=member,
+                severity=one.reason.severity,
+                reason=one.reason.value,
+                detail=one.detail,
+                upload_id=upload_id,
+            )
+        )
+    events.append(UploadCompleted(upload_id=members_upload, objects=len(index.members)))
+    return events

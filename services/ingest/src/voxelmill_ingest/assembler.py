@@ -1,0 +1,242 @@
+"""Completing series: claims those whose timer has rung, decides, and publishes those that are complete.
+
+The timer is `due_at` with a lease in the series' row, so a restart loses nothing and any number of replicas share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import exists, func, or_, select, update
+
+from voxelmill_ingest.assembly import Close, OpenSeries, Slice, contents_digest, decide, in_order
+from voxelmill_ingest.findings import Instance
+from voxelmill_ingest.tables import instances, outbox, series, upload_objects, uploads
+from voxelmill_shared.database import reading, transaction
+from voxelmill_shared.errors import TransientError
+from voxelmill_shared.events import DocumentRef, Envelope, Evidence, ObjectRef, SeriesValidated
+from voxelmill_shared.lease import claim_due, held_by
+from voxelmill_shared.outbox import add
+from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+    from voxelmill_ingest.assembly import Decision, Wait
+    from voxelmill_ingest.ledger import Ledger
+    from voxelmill_shared.outbox import OutboxRelay
+    from voxelmill_shared.plan import Plan
+    from voxelmill_shared.storage.base import ObjectStore
+
+log = structlog.get_logger("voxelmill")
+
+CLAIMED_AT_ONCE = 16
+LONGEST_SLEEP = 1.0
+"""Seconds between looks at the table when nothing is known to be due: another replica may have set a timer."""
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Completes series, in the background of every ingest replica.
+
+    Parameters
+    ----------
+    ledger
+        Whose series they are; its clock rules.
+    results
+        Where manifests are written.
+    relay
+        Told that there is something to publish.
+    plan
+        What is asked of the stages after ingest.
+    owner
+        The name that this replica claims series with.
+    lease
+        How long a claim holds.
+    """
+
+    ledger: Ledger
+    results: ObjectStore
+    relay: OutboxRelay
+    plan: Plan
+    owner: str
+    lease: timedelta = timedelta(seconds=60)
+    _kicked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def kick(self) -> None:
+        """Say that a series may have become due."""
+        self._kicked.set()
+
+    async def run(self) -> None:
+        """Complete series until cancelled. Outages of database or store are waited for."""
+        while True:
+            self._kicked.clear()
+            try:
+                await self.complete_due()
+                sleep = await self._until_next()
+            except TransientError as error:
+                log.warning("assembly.waiting", error_class=error.error_class, reason=str(error))
+                sleep = LONGEST_SLEEP
+            try:
+                await asyncio.wait_for(self._kicked.wait(), sleep)
+            except TimeoutError:
+                continue
+
+    async def complete_due(self) -> int:
+        """Look at every series that is due now; return how many were completed."""
+        completed = 0
+        while True:
+            async with transaction(self.ledger.engine) as connection:
+                claimed = await claim_due(
+                    connection,
+                    series,
+                    now=self.ledger.now(),
+                    lease=self.lease,
+                    owner=self.owner,
+                    limit=CLAIMED_AT_ONCE,
+                )
+            if not claimed:
+                return completed
+            for row in claimed:
+                completed += await self._look_at(row)
+
+    async def _until_next(self) -> float:
+        query = select(func.min(series.c.due_at)).where(series.c.leased_by.is_(None))
+        async with reading(self.ledger.engine) as connection:
+            due = (await connection.execute(query)).scalar_one()
+        if due is None:
+            return LONGEST_SLEEP
+        remaining: timedelta = due - self.ledger.now()
+        return min(max(remaining.total_seconds(), 0.01), LONGEST_SLEEP)
+
+    async def _look_at(self, claimed: Row[Any]) -> bool:
+        """Complete one claimed series, or set its timer anew; true if it was completed."""
+        now = self.ledger.now()
+        row, slices, upload_open = await self._load(claimed.series_instance_uid, now)
+        if not slices:
+            await self._release(row, due_at=None)  # all its objects were overwritten by others
+            return False
+        evidence = None if row.evidence is None else Evidence(row.evidence)
+        opened = OpenSeries(row.changed_at, evidence, upload_open, slices)
+        decision: Decision = decide(opened, now, self.ledger.patience)
+        if isinstance(decision, Close):
+            return await self._close(row, slices, decision.evidence)
+        await self._wait(row, decision)
+        return False
+
+    async def _load(self, uid: str, now: datetime) -> tuple[Row[Any], list[Slice], bool]:
+        unfinished = or_(uploads.c.expected.is_(None), uploads.c.settled < uploads.c.expected)
+        still_coming = exists().where(
+            upload_objects.c.series_instance_uid == uid,
+            upload_objects.c.upload_id == uploads.c.upload_id,
+            unfinished,
+            uploads.c.changed_at > now - self.ledger.patience.upload,  # a client that died holds nothing up for ever
+        )
+        async with reading(self.ledger.engine) as connection:
+            row = (await connection.execute(select(series).where(series.c.series_instance_uid == uid))).one()
+            members = await connection.execute(select(instances).where(instances.c.series_instance_uid == uid))
+            slices = [_slice(member) for member in members]
+            upload_open = bool((await connection.execute(select(still_coming))).scalar_one())
+        return row, slices, upload_open
+
+    async def _close(self, row: Row[Any], slices: Sequence[Slice], evidence: Evidence) -> bool:
+        contents = [one.instance.object.content() for one in slices]
+        digest, job_id = contents_digest(contents), self.plan.job_id(contents)
+        if (digest, job_id) == (row.contents, row.job_id):
+            return await self._publish(row, SeriesValidated.model_validate(row.event), digest)
+        # Other instances make a new revision; the same ones under another plan make another job of the same revision.
+        revision = row.revision if digest == row.contents else row.revision + 1
+        event = await self._write_manifest(row, slices, revision, job_id, evidence)
+        return await self._publish(row, event, digest)
+
+    async def _write_manifest(
+        self, row: Row[Any], slices: Sequence[Slice], revision: int, job_id: str, evidence: Evidence
+    ) -> SeriesValidated:
+        keys = ResultKeys(row.series_instance_uid, revision, job_id)
+        ordered = in_order(slices)
+        first = ordered[0].facts
+        manifest = SeriesManifest(
+            study_instance_uid=row.study_instance_uid,
+            series_instance_uid=row.series_instance_uid,
+            revision=revision,
+            job_id=job_id,
+            modality=first.modality,
+            kind=first.kind,
+            plan=self.plan,
+            instances=tuple(one.instance for one in ordered),
+        )
+        stored = await self.results.write(keys.manifest, manifest.to_json(), "application/json")
+        return SeriesValidated(
+            study_instance_uid=row.study_instance_uid,
+            series_instance_uid=row.series_instance_uid,
+            revision=revision,
+            job_id=job_id,
+            modality=first.modality,
+            instances=len(slices),
+            manifest=DocumentRef(key=keys.manifest, sha256=stored.sha256),
+            plan=self.plan,
+            evidence=evidence,
+        )
+
+    async def _publish(self, row: Row[Any], event: SeriesValidated, contents: str) -> bool:
+        """Write the revision and its event together, unless the series was touched or taken over meanwhile."""
+        async with transaction(self.ledger.engine) as connection:
+            change = (
+                update(series)
+                .where(
+                    series.c.series_instance_uid == row.series_instance_uid,
+                    series.c.touches == row.touches,
+                    held_by(series, owner=self.owner, now=self.ledger.now()),
+                )
+                .values(
+                    revision=event.revision,
+                    contents=contents,
+                    job_id=event.job_id,
+                    event=event.model_dump(mode="json"),
+                    due_at=None,
+                    leased_by=None,
+                    leased_until=None,
+                )
+            )
+            if (await connection.execute(change)).rowcount:
+                await add(connection, outbox, [Envelope.wrap(event, self.ledger.source)])
+                published = True
+            else:
+                published = False
+        if published:
+            self.relay.notify()
+        else:
+            await self._release(row, due_at=row.due_at)
+        return published
+
+    async def _wait(self, row: Row[Any], decision: Wait) -> None:
+        await self._release(row, due_at=decision.until)
+
+    async def _release(self, row: Row[Any], *, due_at: datetime | None) -> None:
+        """Give the lease back; set the timer, unless the series was touched meanwhile and has a timer of its own."""
+        mine = (series.c.series_instance_uid == row.series_instance_uid, series.c.leased_by == self.owner)
+        async with transaction(self.ledger.engine) as connection:
+            untouched = update(series).where(*mine, series.c.touches == row.touches).values(due_at=due_at)
+            await connection.execute(untouched)
+            await connection.execute(update(series).where(*mine).values(leased_by=None, leased_until=None))
+
+
+def _slice(row: Row[Any]) -> Slice:
+    facts = Instance.model_validate(row.facts, strict=False)
+    reference = ObjectRef(bucket=row.bucket, key=row.key, etag=row.etag, size=row.size, version_id=row.version_id)
+    instance = ManifestInstance(
+        object=reference,
+        sop_instance_uid=facts.sop_instance_uid,
+        sop_class_uid=facts.sop_class_uid,
+        transfer_syntax_uid=facts.transfer_syntax_uid,
+        instance_number=facts.instance_number,
+        frames=facts.frames,
+    )
+    return Slice(instance, facts)

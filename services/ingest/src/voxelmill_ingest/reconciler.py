@@ -1,0 +1,121 @@
+"""Finding what no notification told of: the inbox is listed and compared with the ledger.
+
+A notification is a hint, and hints are lost (DESIGN: guarantee 2). Whatever lies in the inbox and is not in the ledger
+with its present content is announced again, into the same entry point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import select
+
+from voxelmill_ingest.tables import objects
+from voxelmill_shared.database import reading
+from voxelmill_shared.errors import TransientError
+from voxelmill_shared.events import Envelope, ObjectRef, ObjectUploaded
+from voxelmill_shared.transport.base import Message
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from voxelmill_shared.storage.base import ObjectStat, ObjectStore
+    from voxelmill_shared.transport.base import Transport
+
+log = structlog.get_logger("voxelmill")
+
+BATCH = 500
+"""How many objects are compared with the ledger at a time."""
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Lists one store again and again.
+
+    Parameters
+    ----------
+    engine
+        The ledger's database.
+    inbox
+        The store that is listed.
+    transport
+        Where what is missing is announced.
+    source
+        The name that this process has in the envelopes of events.
+    every
+        The pause between two passes.
+    grace
+        How old an object must be: a file that is still being copied is not announced.
+    patience
+        How long an announced object may take to reach the ledger before it is announced again.
+    """
+
+    engine: AsyncEngine
+    inbox: ObjectStore
+    transport: Transport
+    source: str
+    every: timedelta
+    grace: timedelta = timedelta(seconds=2)
+    patience: timedelta = timedelta(minutes=2)
+    _announced: dict[tuple[str, str, int], float] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Pass after pass, until cancelled. A dependency that is away is waited for."""
+        away = False
+        while True:
+            try:
+                found = await self.once()
+                if found:
+                    log.info("reconciled", bucket=self.inbox.bucket, found=found)
+                away = False
+            except TransientError as error:
+                if not away:
+                    log.warning("reconciler waits", reason=str(error), error_class=error.error_class)
+                away = True
+            await asyncio.sleep(self.every.total_seconds())
+
+    async def once(self) -> int:
+        """List the store once; return how many objects were announced."""
+        found = 0
+        batch: list[ObjectStat] = []
+        newest = datetime.now(UTC) - self.grace
+        async for stat in self.inbox.list():
+            if stat.modified <= newest:
+                batch.append(stat)
+            if len(batch) == BATCH:
+                found += await self._compare(batch)
+                batch = []
+        return found + (await self._compare(batch) if batch else 0)
+
+    async def _compare(self, batch: list[ObjectStat]) -> int:
+        query = select(objects.c.key, objects.c.etag, objects.c.size).where(
+            objects.c.bucket == self.inbox.bucket,
+            objects.c.key.in_([stat.key for stat in batch]),
+            objects.c.status != "missing",
+        )
+        async with reading(self.engine) as connection:
+            known = {(row.key, row.etag, row.size) for row in await connection.execute(query)}
+        now = time.monotonic()
+        unknown: list[ObjectStat] = []
+        for stat in batch:
+            content = (stat.key, stat.etag, stat.size)
+            if content in known:
+                self._announced.pop(content, None)
+            elif now - self._announced.get(content, float("-inf")) > self.patience.total_seconds():
+                unknown.append(stat)
+        if unknown:
+            await self.transport.publish([self._message(stat) for stat in unknown])
+            self._announced.update({(stat.key, stat.etag, stat.size): now for stat in unknown})
+        return len(unknown)
+
+    def _message(self, stat: ObjectStat) -> Message:
+        reference = ObjectRef(
+            bucket=self.inbox.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id
+        )
+        envelope = Envelope.wrap(ObjectUploaded(object=reference, found_by="reconciler"), self.source)
+        return Message(envelope.encode(), envelope.routing_key, str(envelope.id))

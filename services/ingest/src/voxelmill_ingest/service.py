@@ -1,0 +1,92 @@
+"""The service, wired."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from voxelmill_ingest.archive import TARGET, Unpacker
+from voxelmill_ingest.assembler import Assembler
+from voxelmill_ingest.handler import CompleteUpload, IngestObject
+from voxelmill_ingest.ledger import Ledger
+from voxelmill_ingest.tables import outbox
+from voxelmill_shared.child import Child
+from voxelmill_shared.database import check, open_database
+from voxelmill_shared.events import ObjectUploaded, Stage, UploadCompleted
+from voxelmill_shared.migrations import upgrade
+from voxelmill_shared.outbox import OutboxRelay
+from voxelmill_shared.service import Service, Subscription
+from voxelmill_shared.transport.topology import INGEST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from voxelmill_ingest.settings import IngestSettings
+    from voxelmill_shared.parts import Parts
+
+MIGRATIONS = "voxelmill_ingest.migrations"
+VERSION_TABLE = "alembic_version_ingest"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = _now) -> Service:
+    """Wire ingest. `now` is the clock of its timers."""
+    engine = open_database(parts.database_url)
+    source = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
+    relay = OutboxRelay(engine, outbox, parts.transport)
+    ledger = Ledger(engine, source, settings.patience(), now)
+    assembler = Assembler(
+        ledger,
+        parts.stores.results,
+        relay,
+        settings.plan(),
+        owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
+        lease=timedelta(seconds=settings.lease_seconds),
+    )
+    child = Child(TARGET, parts.limits)
+    unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds())
+    handlers = {
+        ObjectUploaded: IngestObject(parts.stores, ledger, unpacker, relay, assembler),
+        UploadCompleted: CompleteUpload(ledger, assembler),
+    }
+    return Service(
+        name="ingest",
+        stage=Stage.INGEST,
+        subscriptions=(Subscription(INGEST, handlers, prefetch=settings.concurrency),),
+        background=(relay.run, assembler.run),
+        resources=(_database(engine, parts.database_url), _ending(child)),
+        checks={
+            "database": partial(check, engine),
+            "inbox": parts.stores.inbox.check,
+            "work": parts.stores.work.check,
+            "results": parts.stores.results.check,
+        },
+    )
+
+
+@asynccontextmanager
+async def _database(engine: AsyncEngine, url: str) -> AsyncIterator[None]:
+    await upgrade(url, package=MIGRATIONS, version_table=VERSION_TABLE)
+    try:
+        yield
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def _ending(child: Child) -> AsyncIterator[None]:
+    """End the child with the service; it starts with the first archive."""
+    try:
+        yield
+    finally:
+        await child.close()
