@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxelmill_ingest.findings import ArchiveFormat, Instance, Refusal
+from voxelmill_ingest.findings import ArchiveFormat
 from voxelmill_ingest.inspection import inspect
+from voxelmill_ingest.ledger import ConflictError, ObjectChangedError, Rival
 from voxelmill_ingest.ranges import drive
 from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
 from voxelmill_shared.events import ObjectRef
@@ -15,11 +16,16 @@ from voxelmill_shared.outcome import Done, Outcome, Reject
 if TYPE_CHECKING:
     from voxelmill_ingest.archive import Unpacker
     from voxelmill_ingest.assembler import Assembler
-    from voxelmill_ingest.ledger import Ledger, Settlement
+    from voxelmill_ingest.findings import Finding
+    from voxelmill_ingest.ledger import Ledger
     from voxelmill_shared.events import Event, ObjectUploaded, UploadCompleted
     from voxelmill_shared.outbox import OutboxRelay
     from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.storage.stores import Stores
+
+
+_RIVALS = 3
+"""How often in one settlement an instance may turn out to be held by yet another object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,9 @@ class IngestObject:
         try:
             store = self.stores.of(event.object)
         except ObjectMissingError:
-            return Reject(f"{event.object.address()}: no store of this installation is {event.object.bucket!r}")
+            return Reject(
+                f"{event.object.address()}: no store of this installation is {event.object.bucket!r}", "unknown-bucket"
+            )
         try:
             due_now = await self._settle(store, event)
         except ObjectMissingError:
@@ -55,20 +63,21 @@ class IngestObject:
         reference = ObjectRef(
             bucket=store.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id
         )
-        found: Instance | Refusal | ArchiveFormat | None = await self.ledger.known(reference)
+        found: Finding | ArchiveFormat | None = await self.ledger.known(reference)
         if found is None:
             found = await drive(inspect(reference), lambda start, length: store.read(reference.key, start, length))
         members: list[Event] = []
         if isinstance(found, ArchiveFormat):
-            finding, members = await self.unpack(reference, found, event.upload_id)
-        else:
-            finding = found
-        settled = await self.ledger.settle(reference, looked_at, finding, event.upload_id, announce=members)
-        if settled.conflicts_with is not None and not await self._stands(settled.conflicts_with):
-            settled = await self.ledger.settle(
-                reference, looked_at, finding, event.upload_id, gone=settled.conflicts_with
-            )
-        return settled.due_now
+            found, members = await self.unpack(reference, found, event.upload_id)
+        rival: Rival | None = None
+        for _ in range(_RIVALS):
+            try:
+                return await self.ledger.settle(
+                    reference, looked_at, found, event.upload_id, rival=rival, announce=members
+                )
+            except ConflictError as conflict:
+                rival = Rival(conflict.other, stands=await self._stands(conflict.other))
+        raise ObjectChangedError(f"{reference.address()}: its instance changed hands {_RIVALS} times")
 
     async def _stands(self, reference: ObjectRef) -> bool:
         return await self.stores.of(reference).exists(reference.key)

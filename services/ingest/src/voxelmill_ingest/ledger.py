@@ -41,17 +41,23 @@ class ObjectChangedError(TransientError):
     error_class = "object-changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What the ledger made of a finding.
+class ConflictError(Exception):
+    """Another object already holds this instance with other content. Nothing was written down.
 
-    `conflicts_with` is the object that already holds the same instance, if that is why this one is refused, and
-    `due_now` says that a series may be complete.
+    Whether that object still stands is the store's to say; settle again with the answer.
     """
 
-    finding: Finding
-    conflicts_with: ObjectRef | None = None
-    due_now: bool = False
+    def __init__(self, other: ObjectRef) -> None:
+        super().__init__(other)
+        self.other = other
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The object of a `ConflictError`, and whether it still stands."""
+
+    reference: ObjectRef
+    stands: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +97,9 @@ class Ledger:
         finding: Finding,
         upload_id: str | None,
         *,
-        gone: ObjectRef | None = None,
+        rival: Rival | None = None,
         announce: Sequence[Event] = (),
-    ) -> Settlement:
+    ) -> bool:
         """Write down what was found in an object, and put the events that say so into the outbox.
 
         Parameters
@@ -106,23 +112,29 @@ class Ledger:
             What it is.
         upload_id
             The upload that it was announced with.
-        gone
-            An object that held the same instance and is no longer there, so that this one may take its place.
+        rival
+            What became of an earlier `ConflictError`: this object is refused, or takes the place of one that is gone.
         announce
             Further events (the members of an archive).
 
+        Returns
+        -------
+        bool
+            Whether series are due now, because this was the last object of its upload.
+
         Raises
         ------
+        ConflictError
+            If another object holds the same instance with other content.
         ObjectChangedError
             If another content of the same object has been written down since.
         """
         async with transaction(self.engine) as connection:
             work = _Settling(self, connection, self.now(), reference, upload_id)
             await work.check_present(looked_at)
-            conflict: ObjectRef | None = None
             changed = False
             if isinstance(finding, Instance):
-                finding, changed, conflict = await work.place(finding, gone)
+                finding, changed = await work.place(finding, rival)
             await work.displace(finding)
             await work.record(finding)
             due_now = await work.count(finding)
@@ -130,7 +142,7 @@ class Ledger:
                 await work.touch(finding.series_instance_uid, changed=changed)
             events = [finding.event(reference, upload_id), *announce]
             await add(connection, outbox, [Envelope.wrap(event, self.source) for event in events])
-        return Settlement(finding, conflict, due_now)
+        return due_now
 
     async def missing(self, announced: ObjectRef, upload_id: str | None) -> bool:
         """Write down that an announced object is not there; true if that made series due.
@@ -179,10 +191,10 @@ class _Settling:
     upload_id: str | None
     upload_complete: bool = field(default=False)
 
-    async def place(self, found: Instance, gone: ObjectRef | None) -> tuple[Finding, bool, ObjectRef | None]:
+    async def place(self, found: Instance, rival: Rival | None) -> tuple[Finding, bool]:
         """Give an instance its place in its series.
 
-        Returns the finding as it is now, whether the series changed, and what the instance conflicts with.
+        Returns the finding as it is now, and whether the series changed.
         """
         row = {
             "series_instance_uid": found.series_instance_uid,
@@ -194,7 +206,7 @@ class _Settling:
         lock = select(series.c.study_instance_uid).where(series.c.series_instance_uid == found.series_instance_uid)
         study = (await self.connection.execute(lock.with_for_update())).scalar_one()
         if study != found.study_instance_uid:
-            return _refused(found, Reason.SERIES_IN_TWO_STUDIES, f"the series is known in study {study}"), False, None
+            return _refused(found, Reason.SERIES_IN_TWO_STUDIES, f"the series is known in study {study}"), False
         here = and_(
             instances.c.series_instance_uid == found.series_instance_uid,
             instances.c.sop_instance_uid == found.sop_instance_uid,
@@ -207,15 +219,18 @@ class _Settling:
                 "sop_instance_uid": found.sop_instance_uid,
             }
             await self.connection.execute(instances.insert().values(**identity, **values))
-            return found, True, None
+            return found, True
         other = _reference(standing)
         if other.content() == self.reference.content():
-            return found, False, None
-        if other.address() != self.reference.address() and other != gone:
-            detail = f"{other.address()} is the same instance with other content"
-            return _refused(found, Reason.CONFLICTING_INSTANCE, detail), False, other
+            return found, False
+        if other.address() != self.reference.address():
+            if rival is None or rival.reference != other:
+                raise ConflictError(other)
+            if rival.stands:
+                detail = f"{other.address()} is the same instance with other content"
+                return _refused(found, Reason.CONFLICTING_INSTANCE, detail), False
         await self.connection.execute(update(instances).where(here).values(**values))
-        return found, True, None
+        return found, True
 
     async def displace(self, finding: Finding) -> None:
         """Take out of their series the instances that this object's earlier content was."""

@@ -17,10 +17,10 @@ from voxelmill_ingest.ledger import Ledger
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
 from voxelmill_shared.database import check, open_database
-from voxelmill_shared.events import ObjectUploaded, Stage, UploadCompleted
+from voxelmill_shared.events import Event, ObjectUploaded, Stage, UploadCompleted
 from voxelmill_shared.migrations import upgrade
 from voxelmill_shared.outbox import OutboxRelay
-from voxelmill_shared.service import Service, Subscription
+from voxelmill_shared.service import Handler, Service, Subscription
 from voxelmill_shared.transport.topology import INGEST
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = 
     )
     child = Child(TARGET, parts.limits)
     unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds())
-    handlers = {
+    handlers: dict[type[Event], Handler] = {
         ObjectUploaded: IngestObject(parts.stores, ledger, unpacker, relay, assembler),
         UploadCompleted: CompleteUpload(ledger, assembler),
     }
