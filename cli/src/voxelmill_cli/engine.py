@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_index.service import build as build_index
 from voxelmill_index.settings import IndexSettings
 from voxelmill_ingest.service import build as build_ingest
 from voxelmill_ingest.settings import IngestSettings
-
-from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_mesh.service import build as build_mesh
 from voxelmill_mesh.settings import MeshSettings
 from voxelmill_segment.service import build as build_segment
@@ -46,6 +45,15 @@ class Engine:
         for worker in self.workers:
             if worker.done():
                 worker.result()
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Wait until `stop` is set; raise what ended a service, if one ends before."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, *self.workers], return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+        finally:
+            stopping.cancel()
 
 
 def state_settings(state: Path) -> dict[str, Any]:

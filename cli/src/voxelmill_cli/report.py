@@ -100,7 +100,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
             soft_wrap=True,
         )
     for uid in summary.lost:
-        console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.state}`", soft_wrap=True)
+        console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`", soft_wrap=True)
     console.print(
         f"{summary.objects} objects: {len(summary.exported)} series done, {len(summary.skipped)} objects skipped, "
         f"{len(summary.rejected)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-
-from voxelmill_shared.storage.connect import open_store
 
 from voxelmill_cli.engine import only_one, open_engine, state_settings
 from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, CommandError
@@ -31,6 +30,7 @@ from voxelmill_shared.events import (
     UploadCompleted,
 )
 from voxelmill_shared.results import ResultKeys
+from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.transport.base import Message
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RunSummary:
     """What a run came to."""
 
     destination: str
-    state: Path
+    data: Path
     exported: list[Exported] = field(default_factory=list)
     rejected: list[ObjectRejected] = field(default_factory=list)
     skipped: list[ObjectRejected] = field(default_factory=list)
@@ -101,7 +101,7 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
     started = time.monotonic()
     local, base = _places(request)
     source = open_source(request.source, base)
-    state = base / STATE_FOLDER
+    state = base / STATE_FOLDER / state_name(source)
     tracker = Tracker(display)
     try:
         with only_one(state):
@@ -111,7 +111,6 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
                 await wait_until_quiet(engine, tracker)
                 summary = await _summarise(engine, request, tracker, base, source)
                 summary.objects = len(keys)
-                summary.state = state
             if local is None:
                 await _send(summary, base, request)
             if request.cleanup_input and summary.exit_code == EXIT_DONE:
@@ -130,6 +129,12 @@ def _places(request: RunRequest) -> tuple[Path | None, Path]:
     if not is_s3(request.source) and local == Path(request.source.removeprefix("file://")).resolve():
         raise CommandError(f"{request.destination}: is the source itself; choose another folder for the results")
     return local, local
+
+
+def state_name(source: Source) -> str:
+    """Name the folder of a source's broker, ledger and results: two sources with equal file names share nothing."""
+    digest = hashlib.sha256(f"{source.url}\n{source.only or ''}".encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', source.name)[:40]}-{digest[:8]}"
 
 
 def _settings(request: RunRequest, state: Path, source: Source) -> dict[str, Any]:
@@ -166,7 +171,7 @@ async def _hand_in(engine: Engine, source: Source, tracker: Tracker) -> list[str
 
 
 async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base: Path, source: Source) -> RunSummary:
-    summary = RunSummary(destination=request.destination, state=base / STATE_FOLDER)
+    summary = RunSummary(destination=request.destination, data=base)
     for rejected in sorted(tracker.rejected.values(), key=lambda event: event.object.key):
         (summary.rejected if rejected.severity is Severity.REJECT else summary.skipped).append(rejected)
     done = set(tracker.indexed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -15,7 +14,6 @@ from voxelmill_shared.catalog import ObjectStatus, StageOutcome
 from voxelmill_shared.database import open_database, reading
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from rich.console import Console
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 LISTED = 1000
 
 
-def database_of(data: Path) -> str:
-    """Find the database: the environment's, or the one in a folder of `voxelmill up` or of a run.
+def databases_of(data: Path) -> list[str]:
+    """Find the databases: the environment's, or those in a folder of `voxelmill up` or of runs.
 
     Raises
     ------
@@ -36,24 +34,12 @@ def database_of(data: Path) -> str:
     """
     url = os.environ.get("VOXELMILL_DATABASE_URL")
     if url:
-        return url
-    for folder in (data, data / STATE_FOLDER):
-        path = folder / "voxelmill.db"
-        if path.exists():
-            return f"sqlite:///{path.resolve()}"
-    raise CommandError(f"{data}: no catalog there; name the folder of `voxelmill up` or of a run with --data")
-
-
-@asynccontextmanager
-async def _catalog(data: Path) -> AsyncIterator[AsyncConnection]:
-    engine = open_database(database_of(data))
-    try:
-        async with reading(engine) as connection:
-            if not await catalog.exists(connection):
-                raise CommandError(f"{data}: the catalog is empty; nothing has been indexed yet")
-            yield connection
-    finally:
-        await engine.dispose()
+        return [url]
+    paths = [data / "voxelmill.db", *sorted((data / STATE_FOLDER).glob("*/voxelmill.db"))]
+    found = [f"sqlite:///{path.resolve()}" for path in paths if path.exists()]
+    if not found:
+        raise CommandError(f"{data}: no catalog there; name the folder of `voxelmill up` or of a run with --data")
+    return found
 
 
 async def read_status(data: Path, subject: str | None) -> dict[str, Any]:
@@ -64,33 +50,44 @@ async def read_status(data: Path, subject: str | None) -> dict[str, Any]:
     CommandError
         If there is no catalog, or nothing of that name in it.
     """
-    async with _catalog(data) as connection:
-        if subject is not None:
-            return await _one(connection, subject)
-        counts = await catalog.counts(connection)
-        return {
-            "series": [_series(series) for series in await catalog.list_series(connection, limit=LISTED)],
-            "objects": {status.value: number for status, number in counts.objects.items()},
-            "not_taken": [
-                {"object": found.address, "status": found.status, "reason": found.reason, "detail": found.detail}
-                for status in (ObjectStatus.REJECTED, ObjectStatus.FAILED)
-                for found in await catalog.objects(connection, status=status, limit=LISTED)
-            ],
-        }
+    everything: dict[str, Any] = {"series": [], "objects": {}, "not_taken": []}
+    for url in databases_of(data):
+        engine = open_database(url)
+        try:
+            async with reading(engine) as connection:
+                if not await catalog.exists(connection):
+                    continue  # killed before index had made its tables
+                if subject is None:
+                    await _add_all(connection, everything)
+                elif found := await _one(connection, subject):
+                    return found
+        finally:
+            await engine.dispose()
+    if subject is not None:
+        raise CommandError(f"{subject}: no series and no job of that name; `voxelmill status` lists them", 1)
+    return everything
 
 
-async def _one(connection: AsyncConnection, subject: str) -> dict[str, Any]:
+async def _add_all(connection: AsyncConnection, everything: dict[str, Any]) -> None:
+    counts = await catalog.counts(connection)
+    everything["series"] += [_series(series) for series in await catalog.list_series(connection, limit=LISTED)]
+    for status, number in counts.objects.items():
+        everything["objects"][status.value] = everything["objects"].get(status.value, 0) + number
+    everything["not_taken"] += [
+        {"object": found.address, "status": found.status, "reason": found.reason, "detail": found.detail}
+        for status in (ObjectStatus.REJECTED, ObjectStatus.FAILED)
+        for found in await catalog.objects(connection, status=status, limit=LISTED)
+    ]
+
+
+async def _one(connection: AsyncConnection, subject: str) -> dict[str, Any] | None:
     series = await catalog.get_series(connection, subject)
-    if series is None:
-        job = await catalog.find_job(connection, subject)
-        if job is None:
-            raise CommandError(f"{subject}: no series and no job of that name; `voxelmill status` lists them", 1)
-        series = await catalog.get_series(connection, job.keys.series_instance_uid)
+    jobs = await catalog.series_jobs(connection, subject) if series else []
+    if series is None and (job := await catalog.find_job(connection, subject)) is not None:
         jobs = [job]
-    else:
-        jobs = await catalog.series_jobs(connection, subject)
+        series = await catalog.get_series(connection, job.keys.series_instance_uid)
     if series is None:
-        raise CommandError(f"{subject}: the job's series is not in the catalog yet; try again", 1)
+        return None
     return {
         "series": [_series(series)],
         "jobs": [

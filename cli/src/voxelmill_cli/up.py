@@ -1,0 +1,64 @@
+"""`voxelmill up`: every service in one process, and a folder that is watched."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from voxelmill_cli.engine import only_one, open_engine, state_settings
+from voxelmill_cli.errors import CommandError
+from voxelmill_cli.progress import Lines, Tracker
+from voxelmill_gateway.server import PortTakenError, serve
+from voxelmill_shared.main import stop_on_signals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from rich.console import Console
+
+    from voxelmill_shared.plan import Plan
+
+WATCH_SECONDS = 2.0
+
+
+def up_settings(data: Path, plan: Plan) -> dict[str, Any]:
+    """Give the settings of `up`: everything under `data`, but what the environment names lies where it says."""
+    (data / "inbox").mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"inbox_url": str(data / "inbox"), **state_settings(data)}
+    named = {name for name in settings if f"VOXELMILL_{name.upper()}" in os.environ}
+    return {
+        **{name: value for name, value in settings.items() if name not in named},
+        "organ": plan.organ,
+        "quality": plan.quality,
+        "reduction_percent": plan.reduction_percent,
+        "reconcile_seconds": WATCH_SECONDS,
+    }
+
+
+async def serve_folder(data: Path, plan: Plan, port: int, console: Console) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises
+    ------
+    CommandError
+        If the folder or the port cannot be used.
+    """
+    folder = data.absolute()
+    stop = stop_on_signals()
+    tracker = Tracker(Lines(console))
+    with only_one(folder):
+        settings = up_settings(folder, plan)
+        async with open_engine(settings, observers=[tracker]) as engine:
+            checks = {"broker": engine.parts.transport.check, "results": engine.parts.stores.results.check}
+            try:
+                async with serve(checks, "127.0.0.1", port) as taken:
+                    console.print(f"put images into {settings.get('inbox_url', 'the inbox')}", soft_wrap=True)
+                    console.print(
+                        f"results appear in {settings.get('results_url', 'the result store')}", soft_wrap=True
+                    )
+                    console.print(f"health and metrics on http://127.0.0.1:{taken}; Ctrl-C ends", soft_wrap=True)
+                    await engine.until(stop)
+            except PortTakenError as error:
+                raise CommandError(f"{error} with --port") from None
+        console.print("stopped; start it again and it goes on where it was")
