@@ -1,7 +1,7 @@
 """Rows that are due, claimed for a time: timers that outlive a restart and that replicas share.
 
 A claim is a lease. Who holds it does the work and, in one transaction, writes what came of it and removes the row or
-sets its next time, under the condition `held_by`. If the holder dies, the lease runs out and another one claims the row.
+sets its next time, under the condition `held_by`. If the holder dies, the lease runs out and another claims the row.
 """
 
 from __future__ import annotations

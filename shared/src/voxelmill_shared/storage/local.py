@@ -69,7 +69,7 @@ class LocalStore:
         self._bucket = bucket or self._root.name or "root"
         self._hidden = ALWAYS_HIDDEN.union(hidden)
         self._etags = EtagCache()
-        self._temporary_ready = False
+        self._swept = False
         self._left_out: set[str] = set()
 
     @property
@@ -174,8 +174,8 @@ class LocalStore:
         md5 = hashlib.md5(usedforsecurity=False)
         sha256 = hashlib.sha256()
         size = 0
+        temporary = self._temporary_folder() / secrets.token_hex(16)
         with writing(key):
-            temporary = self._temporary_folder() / secrets.token_hex(16)
             try:
                 # Not mkstemp: the mode shall follow the umask, as that of any file that the user makes.
                 with temporary.open("xb") as file:
@@ -200,11 +200,7 @@ class LocalStore:
             remove(target, self._root)
 
     def _check(self) -> None:
-        try:
-            make_folders(self._root)
-            self._temporary_folder()
-        except OSError as error:
-            raise StoreUnavailableError(f"{self._root}: {error.strerror}") from error
+        self._temporary_folder()
         if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
             raise StoreUnavailableError(f"{self._root}: this folder may not be read and written")
 
@@ -293,16 +289,25 @@ class LocalStore:
         raise UnsafeKeyError(f"{printable(key)}: not a regular file")
 
     def _temporary_folder(self) -> Path:
+        """Return the folder for what is being written; make it, and the root, if they are missing."""
         folder = self._root / TEMPORARY
-        if not self._temporary_ready or not folder.is_dir():
-            make_folders(folder)
-            stale = time.time() - _STALE_SECONDS
-            for left in folder.iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    if left.lstat().st_mtime < stale:
-                        left.unlink()  # a process that wrote it was killed
-            self._temporary_ready = True
+        try:
+            if not self._swept or not folder.is_dir():
+                make_folders(folder)
+                _sweep(folder)
+                self._swept = True
+        except OSError as error:
+            raise StoreUnavailableError(f"{self._root}: {error.strerror}") from error
         return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    stale = time.time() - _STALE_SECONDS
+    for left in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if left.lstat().st_mtime < stale:
+                left.unlink()
 
 
 def _batch(walk: Iterator[ObjectStat]) -> list[ObjectStat]:
