@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SKIN_MM = 2.0
 _LEAST_BONE_ML = 0.1
 _SMOOTH_BELOW_MM = 1.6
+_MARROW_MEAN_HU = 90.0
 
 _LEFT_NEAR, _RIGHT_NEAR, _BONE_NEAR, _BODY_NEAR, _BODY_SURE, _TORSO = 1, 2, 4, 8, 16, 32
 
@@ -76,7 +77,7 @@ def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: 
     parts = (hints, sure, anatomy.core, anatomy.airways.view(np.uint8))
     factors = (*anatomy.grid.factors, *anatomy.airway_grid.factors)
     # Where the working grid is the volume itself, a voxel that it holds to be marrow is marrow, however fatty.
-    marrow_hu = MARROW_HU if anatomy.grid.factors == (1, 1, 1) else 0.6 * bone_hu
+    marrow_hu = MARROW_HU if anatomy.grid.factors == (1, 1, 1) else _MARROW_MEAN_HU
     numbers = (float(air_hu), float(bone_hu), float(marrow_hu), reach)
     in_slabs(lambda a, b: _label_voxels(hu, result, inside, *parts, *factors, *numbers, a, b), len(hu))
     return Refined(result, inside)
@@ -205,7 +206,7 @@ def _label_voxels(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR091
                 if not hint & 16 and mean < -400:
                     continue
                 inside[z, y, x] = True
-                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and mean > marrow_hu)):
+                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and hu[z, y, x] > marrow_hu)):
                     result[z, y, x] = 5
                 elif mean >= -30:
                     result[z, y, x] = 6

@@ -38,7 +38,7 @@ LEAST_EXTENT_MM = 20.0
 
 _GRID_MM = {Quality.FAST: 3.0, Quality.NORMAL: 2.2, Quality.HIGH: 1.6}
 _AIRWAY_GRID_MM = 1.2
-_BONE_HU = 150.0
+_BONE_HU = 200.0
 
 
 class ThresholdSegmenter:
