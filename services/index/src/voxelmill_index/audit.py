@@ -1,0 +1,85 @@
+"""The audit record of an event: who did what, on what, with which outcome, when.
+
+Terms after DICOM PS3.15 A.5 and FHIR AuditEvent. Events hold UIDs and object keys, never a name, so neither does this.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from voxelmill_shared.catalog import ObjectStatus, StageOutcome
+from voxelmill_shared.events import (
+    ObjectRejected,
+    ObjectValidated,
+    SeriesIndexed,
+    SeriesMeshed,
+    SeriesSegmented,
+    SeriesThumbnailed,
+    SeriesValidated,
+    Severity,
+    Stage,
+    StageFailed,
+    StageSkipped,
+)
+
+if TYPE_CHECKING:
+    from voxelmill_shared.events import Envelope, Event
+
+STAGE_OF: dict[type[Event], Stage] = {
+    ObjectValidated: Stage.INGEST,
+    ObjectRejected: Stage.INGEST,
+    SeriesValidated: Stage.INGEST,
+    SeriesThumbnailed: Stage.THUMBNAIL,
+    SeriesSegmented: Stage.SEGMENT,
+    SeriesMeshed: Stage.MESH,
+    SeriesIndexed: Stage.INDEX,
+}
+"""The stage that an event tells of, where its type alone says so."""
+
+
+def audit_record(envelope: Envelope, event: Event) -> dict[str, Any]:
+    """Return the row of the audit table for an event that is being consumed."""
+    return {
+        "event_id": str(envelope.id),
+        "who": envelope.source,
+        "what": envelope.routing_key,
+        "subject": envelope.subject,
+        "study_instance_uid": getattr(event, "study_instance_uid", ""),
+        "series_instance_uid": getattr(event, "series_instance_uid", ""),
+        "sop_instance_uid": getattr(event, "sop_instance_uid", ""),
+        "object_address": _object_address(event),
+        "job_id": event.job() or "",
+        "stage": stage_of(event).value,
+        **dict(zip(("outcome", "reason"), _outcome(event), strict=True)),
+        "occurred": envelope.time,
+        "recorded": datetime.now(UTC),
+        "trace_id": envelope.trace_id,
+        "caused_by": str(envelope.causationid) if envelope.causationid else None,
+    }
+
+
+def stage_of(event: Event) -> Stage:
+    """Return the stage that an event tells of."""
+    return event.stage if isinstance(event, StageSkipped | StageFailed) else STAGE_OF[type(event)]
+
+
+def _object_address(event: Event) -> str:
+    if isinstance(event, ObjectValidated | ObjectRejected):
+        return event.object.address()
+    return event.object_address if isinstance(event, StageFailed) else ""
+
+
+def _outcome(event: Event) -> tuple[str, str]:
+    match event:
+        case ObjectRejected(severity=severity, reason=word, detail=detail):
+            outcome = ObjectStatus.SKIPPED if severity is Severity.SKIP else ObjectStatus.REJECTED
+            return outcome.value, f"{word}: {detail}"
+        case StageSkipped(reason=reason):
+            return StageOutcome.SKIPPED.value, reason
+        case StageFailed(error_class=error_class, reason=reason):
+            return StageOutcome.FAILED.value, f"{error_class}: {reason}"
+        case SeriesIndexed(status=status):
+            return StageOutcome.DONE.value, status.value
+        case _:
+            return StageOutcome.DONE.value, ""

@@ -1,0 +1,82 @@
+"""Any event, into the catalog; the last one of a job, into its receipt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from voxelmill_index.audit import stage_of
+from voxelmill_index.recording import job_columns, job_of, record_event
+from voxelmill_index.settling import decide
+from voxelmill_shared.catalog import StageOutcome
+from voxelmill_shared.catalog.tables import STAGES
+from voxelmill_shared.database import reading, transaction
+from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.events import StageDone, cause
+from voxelmill_shared.outcome import Done, Outcome, Retry
+from voxelmill_shared.results import ResultKeys, StageRecord
+from voxelmill_shared.stage import read_document
+from voxelmill_shared.work import UnsupportedSeriesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from voxelmill_index.settling import SettleJob
+    from voxelmill_shared.events import Event
+    from voxelmill_shared.storage.base import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEvent:
+    """Record one event, in whatever order events come, and bring its job to its end if this was the last one.
+
+    The envelope is the one that the runtime has bound to the message in hand. `notify` says that there is something
+    in the outbox.
+    """
+
+    engine: AsyncEngine
+    results: ObjectStore
+    settle: SettleJob
+    notify: Callable[[], None]
+
+    async def __call__(self, event: Event) -> Outcome:
+        """Take one event."""
+        envelope = cause.get()
+        if envelope is None:
+            raise LookupError("an event is indexed with its envelope: bind it to `cause`")
+        try:
+            record = await self._stage_record(event)
+            async with transaction(self.engine) as connection:
+                await record_event(connection, envelope, event, record)
+                keys = job_of(event)
+                job = await decide(connection, keys) if keys else None
+            if job and await self.settle(job):
+                self.notify()
+        except ObjectMissingError as error:
+            return Retry(f"{error}; the event that names it came without it", "document-missing")
+        except UnsupportedSeriesError as error:
+            return Retry(error.reason, error.code)
+        return Done()
+
+    async def _stage_record(self, event: Event) -> StageRecord | None:
+        """Read the record that an event names; none if another attempt has replaced it and that one is known.
+
+        Two workers can do the same work at the same time, when one is slow to notice that it was given up. Then each
+        writes the record and says so, and only the record that was written last is still there to be read.
+        """
+        if not isinstance(event, StageDone):
+            return None
+        try:
+            return await read_document(self.results, event.record, StageRecord)
+        except (ObjectMissingError, UnsupportedSeriesError):
+            done = select(STAGES.c.stage).filter_by(
+                **job_columns(ResultKeys.of(event)), stage=stage_of(event).value, outcome=StageOutcome.DONE.value
+            )
+            async with reading(self.engine) as connection:
+                if (await connection.execute(done)).first():
+                    return None
+            raise

@@ -1,0 +1,65 @@
+"""Writing rows so that what arrives twice, or in another order, leaves the same rows behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from voxelmill_shared.database import is_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+IN_TIME = ("event_time", "event_id")
+"""The later event wins; of two at the same moment, the same one everywhere."""
+
+
+async def insert_once(connection: AsyncConnection, table: Table, row: Mapping[str, Any], *unique: str) -> bool:
+    """Insert a row unless there is one with the same `unique` columns; tell whether it was inserted."""
+    statement = _insert(connection, table).values(**_clean(row)).on_conflict_do_nothing(index_elements=unique)
+    return (await connection.execute(statement.returning(table.c[unique[0]]))).first() is not None
+
+
+async def put_newest(
+    connection: AsyncConnection,
+    table: Table,
+    row: Mapping[str, Any],
+    order: Sequence[str] = IN_TIME,
+    kept: Sequence[str] = (),
+) -> bool:
+    """Insert a row, or replace the one with the same primary key if this one is greater by the columns of `order`.
+
+    Whatever the order in which rows are put, the greatest is the one that stays; only the columns `kept` stay those
+    of the first. Returns whether this row stands now and did not before.
+    """
+    insert = _insert(connection, table).values(**_clean(row))
+    keys = [column.name for column in table.primary_key]
+    statement = insert.on_conflict_do_update(
+        index_elements=keys,
+        set_={name: insert.excluded[name] for name in row if name not in (*keys, *kept)},
+        where=_greater([(insert.excluded[name], table.c[name]) for name in order]),
+    )
+    return (await connection.execute(statement.returning(table.c[keys[0]]))).first() is not None
+
+
+def _insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
+
+
+def _greater(pairs: Sequence[tuple[ColumnElement[Any], ColumnElement[Any]]]) -> ColumnElement[bool]:
+    """Compare column by column, as tuples are."""
+    found: list[ColumnElement[bool]] = [false()]
+    for number, (new, old) in enumerate(pairs):
+        equal = [before == after for before, after in pairs[:number]]
+        found.append(and_(*equal, new > old))
+    return or_(*found)
+
+
+def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
+    # PostgreSQL's text cannot hold NUL, and what hostile files say may have it.
+    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}

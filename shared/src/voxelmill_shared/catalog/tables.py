@@ -1,0 +1,174 @@
+"""The catalog's tables. Index alone writes them; the gateway and the command read them through `queries`.
+
+Every row that can be written by more than one event carries the time and the id of the event that it comes from
+(`event_time`, `event_id`), so that events give the same rows in whatever order they arrive. Texts have no bound here:
+what a hostile file says must not stop the row that tells of its rejection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
+
+from voxelmill_shared.database import UtcDateTime
+
+METADATA = MetaData()
+
+_JOB_KEY = ("series_instance_uid", "revision", "job_id")
+
+
+def _source() -> tuple[Column[Any], Column[Any]]:
+    return (
+        Column("event_time", UtcDateTime, nullable=False),
+        Column("event_id", Text, nullable=False),
+    )
+
+
+STUDIES = Table(
+    "catalog_studies",
+    METADATA,
+    Column("study_instance_uid", Text, primary_key=True),
+    Column("first_seen", UtcDateTime, nullable=False),
+)
+
+SERIES = Table(
+    "catalog_series",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False, index=True),
+    Column("modality", Text, nullable=False),
+    # The revision that study and modality were read from; 0 if only from single objects.
+    Column("known_from", Integer, nullable=False),
+    Column("first_seen", UtcDateTime, nullable=False, index=True),
+)
+
+INSTANCES = Table(
+    "catalog_instances",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("instance_number", BigInteger),
+    Column("rows", Integer, nullable=False),
+    Column("columns", Integer, nullable=False),
+    Column("frames", BigInteger, nullable=False),
+    Column("object_address", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    *_source(),
+)
+
+OBJECTS = Table(
+    "catalog_objects",
+    METADATA,
+    Column("address", Text, primary_key=True),
+    Column("etag", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("version_id", Text),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("members", Integer, nullable=False),
+    Column("warnings", JSON, nullable=False),
+    Column("upload_id", Text),
+    *_source(),
+)
+
+JOBS = Table(
+    "catalog_jobs",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("status", Text, nullable=False, index=True),
+    # Null until series.validated has come.
+    Column("validated_at", UtcDateTime),
+    Column("modality", Text, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("plan", JSON),
+    Column("manifest_key", Text, nullable=False),
+    Column("manifest_sha256", Text, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    # Null until every stage has settled for the first time.
+    Column("indexed_at", UtcDateTime),
+    Column("receipt_key", Text, nullable=False),
+    Column("receipt_sha256", Text, nullable=False),
+    Index("ix_catalog_jobs_job_id", "job_id"),
+)
+
+STAGES = Table(
+    "catalog_stages",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    # What outweighs what, whatever comes first: 0 implied by another stage, 1 failed, 2 skipped, 3 done.
+    Column("weight", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("error_class", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("replays", Integer, nullable=False),
+    Column("record_key", Text, nullable=False),
+    Column("record_sha256", Text, nullable=False),
+    Column("service_version", Text, nullable=False),
+    Column("started", UtcDateTime),
+    Column("finished", UtcDateTime),
+    Column("seconds", JSON, nullable=False),
+    Column("measurements", JSON, nullable=False),
+    Column("warnings", JSON, nullable=False),
+    *_source(),
+    ForeignKeyConstraint(_JOB_KEY, [JOBS.c[name] for name in _JOB_KEY]),
+)
+
+ARTEFACTS = Table(
+    "catalog_artefacts",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("stage", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    ForeignKeyConstraint(_JOB_KEY, [JOBS.c[name] for name in _JOB_KEY]),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    # Rows are numbered in the order of their insertion. SQLite numbers only INTEGER keys by itself.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("who", Text, nullable=False),
+    Column("what", Text, nullable=False, index=True),
+    Column("subject", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("object_address", Text, nullable=False),
+    Column("job_id", Text, nullable=False, index=True),
+    Column("stage", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("occurred", UtcDateTime, nullable=False),
+    Column("recorded", UtcDateTime, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    Column("caused_by", Text),
+    sqlite_autoincrement=True,
+)
+"""Append-only: the migration's triggers refuse UPDATE and DELETE.
+
+Terms: `who` is the audit source and active participant, `what` the event type, `outcome` the event outcome indicator
+of DICOM PS3.15 A.5 (FHIR AuditEvent: `agent`, `type`, `outcome`).
+"""
