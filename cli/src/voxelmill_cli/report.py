@@ -90,6 +90,11 @@ def print_summary(console: Console, summary: RunSummary) -> None:
             console.print("volumes: " + " · ".join(f"{name} {value:,.0f} mL" for name, value in measured.items()))
         for warning in exported.receipt.warnings:
             console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    print_ending(console, summary)
+
+
+def print_ending(console: Console, summary: RunSummary) -> None:
+    """Print what was not done and why, the counts, and the folder to open."""
     _list_objects(console, "skipped", summary.skipped)
     _list_objects(console, "rejected", summary.rejected)
     for failed in summary.failed:
@@ -106,7 +111,12 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         f"{len(summary.rejected)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",
         highlight=False,
     )
-    console.print(f"open {summary.destination}", highlight=False, soft_wrap=True)
+    for exported in summary.exported[:LISTED]:
+        console.print(f"open {exported.folder}", markup=False, highlight=False, soft_wrap=True)
+    if len(summary.exported) > LISTED:
+        console.print(
+            f"and {len(summary.exported) - LISTED} more in {summary.destination}", markup=False, soft_wrap=True
+        )
 
 
 def _list_objects(console: Console, word: str, objects: list[ObjectRejected]) -> None:
