@@ -185,7 +185,7 @@ def up(
     from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - the gateway, only here
 
     plan = Plan(organ=organ, quality=quality, reduction_percent=reduction_percent)
-    call(serve_folder(data, plan, port, out))
+    call(serve_folder(data.absolute(), plan, port, out))
 
 
 @app.command()

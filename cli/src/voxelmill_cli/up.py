@@ -36,15 +36,14 @@ def up_settings(data: Path, plan: Plan) -> dict[str, Any]:
     }
 
 
-async def serve_folder(data: Path, plan: Plan, port: int, console: Console) -> None:
-    """Run until SIGTERM or SIGINT, then drain.
+async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) -> None:
+    """Run until SIGTERM or SIGINT, then drain. `folder` is absolute.
 
     Raises
     ------
     CommandError
         If the folder or the port cannot be used.
     """
-    folder = data.absolute()
     stop = stop_on_signals()
     tracker = Tracker(Lines(console))
     with only_one(folder):
