@@ -18,16 +18,16 @@ objects = Table(
     Column("etag", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("version_id", Text),
-    Column("status", Text, nullable=False, comment="validated, rejected, skipped, unpacked or missing"),
+    Column("status", Text, nullable=False, doc="validated, rejected, skipped, unpacked or missing"),
     Column("reason", Text, nullable=False, default=""),
     Column("series_instance_uid", Text, nullable=False, default="", index=True),
     Column("sop_instance_uid", Text, nullable=False, default=""),
-    Column("upload_id", Text, comment="the upload that it came with last"),
-    Column("finding", JSON(none_as_null=True), comment="findings.Finding; none where the object is missing"),
+    Column("upload_id", Text, doc="the upload that it came with last"),
+    Column("finding", JSON(none_as_null=True), doc="findings.Finding; none where the object is missing"),
     Column("first_seen", UtcDateTime, nullable=False),
     Column("last_seen", UtcDateTime, nullable=False),
-    comment="one row for each object that was ever announced, with its present content",
 )
+"""One row for each object that was ever announced, with its present content."""
 
 instances = Table(
     "ingest_instances",
@@ -39,36 +39,34 @@ instances = Table(
     Column("etag", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("version_id", Text),
-    Column("facts", JSON, nullable=False, comment="findings.Instance"),
+    Column("facts", JSON, nullable=False, doc="findings.Instance"),
     Index("ix_ingest_instances_object", "bucket", "key"),
-    comment="what each series is made of now",
 )
+"""What each series is made of now."""
 
 series = Table(
     "ingest_series",
     metadata,
     Column("series_instance_uid", Text, primary_key=True),
     Column("study_instance_uid", Text, nullable=False),
-    Column("changed_at", UtcDateTime, nullable=False, comment="when an object of it was last announced"),
-    Column(
-        "touches", BigInteger, nullable=False, default=0, comment="counts announcements: guards against lost updates"
-    ),
-    Column("evidence", Text, comment="evidence of completeness that stands since the last change"),
+    Column("changed_at", UtcDateTime, nullable=False, doc="when an object of it was last announced"),
+    Column("touches", BigInteger, nullable=False, default=0, doc="counts announcements: guards against lost updates"),
+    Column("evidence", Text, doc="evidence of completeness that stands since the last change"),
     *lease_columns(),
-    Column("revision", Integer, nullable=False, default=0, comment="0: never complete yet"),
-    Column("contents", Text, nullable=False, default="", comment="digest of the instances of the revision"),
+    Column("revision", Integer, nullable=False, default=0, doc="0: never complete yet"),
+    Column("contents", Text, nullable=False, default="", doc="digest of the instances of the revision"),
     Column("job_id", Text, nullable=False, default=""),
     Column(
-        "event", JSON(none_as_null=True), comment="the SeriesValidated of the revision, to be published again as it was"
+        "event", JSON(none_as_null=True), doc="the SeriesValidated of the revision, to be published again as it was"
     ),
-    comment="one row for each series; due_at (none: nothing to do) and the lease are the timer of its assembly",
 )
+"""One row for each series; due_at (none: nothing to do) and the lease are the timer of its assembly."""
 
 uploads = Table(
     "ingest_uploads",
     metadata,
     Column("upload_id", Text, primary_key=True),
-    Column("expected", Integer, comment="how many objects it has; none: not said yet"),
+    Column("expected", Integer, doc="how many objects it has; none: not said yet"),
     Column("settled", Integer, nullable=False, default=0),
     Column("first_seen", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
@@ -81,7 +79,7 @@ upload_objects = Table(
     Column("bucket", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("series_instance_uid", Text, nullable=False, default="", index=True),
-    comment="which objects of an upload are settled, and which series they touched",
 )
+"""Which objects of an upload are settled, and which series they touched."""
 
 outbox = outbox_table(metadata, "ingest_outbox")

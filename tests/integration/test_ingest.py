@@ -1,0 +1,304 @@
+"""Ingest on a real database and real stores: what becomes of objects, and when series are complete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.ingest_kit import Clock, Ingest, of
+from voxelmill_ingest.tables import metadata
+from voxelmill_shared.events import (
+    Evidence,
+    ObjectRef,
+    ObjectRejected,
+    ObjectUploaded,
+    ObjectValidated,
+    SeriesValidated,
+    UploadCompleted,
+)
+from voxelmill_shared.migrations import differences
+from voxelmill_shared.outcome import Reject
+from voxelmill_shared.plan import Plan, Quality
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CHEST = "ct_chest_lidc0314_2mm_j2k"
+ABDOMEN = "totalseg_ct_dicom_20"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    url: str = request.getfixturevalue("database")
+    return url
+
+
+@pytest.fixture
+async def ingest(database_url: str, tmp_path: Path) -> AsyncIterator[Ingest]:
+    service = await Ingest(tmp_path, database_url, Clock()).open()
+    yield service
+    await service.close()
+
+
+def files_of(folder: Path, count: int | None = None) -> dict[str, bytes]:
+    """Read the first files of a folder, by name."""
+    return {f"{folder.name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())[:count]}
+
+
+def altered(body: bytes) -> bytes:
+    """Return the same instance with other pixels: the last byte is changed."""
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+async def test_the_migrations_make_the_tables_that_the_code_works_with(ingest: Ingest) -> None:
+    assert await differences(ingest.database, metadata) == []
+
+
+async def test_a_completed_upload_completes_its_series_at_once(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN)
+    published = await ingest.upload(files, "upload-1")
+    assert len(of(ObjectValidated, published)) == 20
+    (event,) = await ingest.completed()
+    assert (event.instances, event.revision, event.evidence) == (20, 1, Evidence.UPLOAD)
+    manifest = await ingest.manifest(event)
+    assert manifest.job_id == event.job_id == Plan().job_id(one.object.content() for one in manifest.instances)
+    numbers = [one.instance_number for one in manifest.instances]
+    assert numbers in (sorted(numbers, key=int), sorted(numbers, key=int, reverse=True))  # type: ignore[arg-type]
+    assert await ingest.completed() == []
+
+
+async def test_a_series_without_gaps_waits_five_seconds_and_another_one_thirty(ingest: Ingest, data: Path) -> None:
+    await ingest.upload(files_of(data / ABDOMEN))
+    await ingest.upload(files_of(data / "geometry" / "gap_ge_4slices"))
+    ingest.clock.wait(4.9)
+    assert await ingest.completed() == []
+    ingest.clock.wait(0.2)
+    (regular,) = await ingest.completed()
+    assert (regular.evidence, regular.instances) == (Evidence.GEOMETRY, 20)
+    ingest.clock.wait(24)
+    assert await ingest.completed() == []
+    ingest.clock.wait(1)
+    (irregular,) = await ingest.completed()
+    assert (irregular.evidence, irregular.instances) == (Evidence.QUIET, 4)
+
+
+async def test_the_upload_may_be_completed_before_its_objects_arrive(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 3)
+    await ingest.handle(UploadCompleted(upload_id="upload-1", objects=3))
+    for key, body in files.items():
+        assert await ingest.completed() == []
+        reference = await ingest.put(key, body)
+        await ingest.handle(ObjectUploaded(object=reference, found_by="command", upload_id="upload-1"))
+    (event,) = await ingest.completed()
+    assert (event.instances, event.evidence) == (3, Evidence.UPLOAD)
+
+
+async def test_an_upload_that_is_never_completed_holds_its_series_up_for_a_minute_only(
+    ingest: Ingest, data: Path
+) -> None:
+    for key, body in files_of(data / ABDOMEN).items():
+        reference = await ingest.put(key, body)
+        await ingest.handle(ObjectUploaded(object=reference, found_by="command", upload_id="upload-1"))
+    ingest.clock.wait(59)
+    assert await ingest.completed() == []
+    ingest.clock.wait(2)
+    (event,) = await ingest.completed()
+    assert event.instances == 20
+
+
+async def test_a_late_slice_makes_a_second_revision(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN)
+    late = files.popitem()
+    await ingest.upload(files, "upload-1")
+    (first,) = await ingest.completed()
+    await ingest.upload(dict([late]))
+    ingest.clock.wait(6)
+    (second,) = await ingest.completed()
+    assert (first.revision, first.instances) == (1, 19)
+    assert (second.revision, second.instances, second.evidence) == (2, 20, Evidence.GEOMETRY)
+    assert first.job_id != second.job_id
+    assert await ingest.stores.results.exists(first.manifest.key)
+
+
+async def test_the_same_content_under_another_key_is_validated_and_changes_nothing(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    await ingest.upload(files, "upload-1")
+    (first,) = await ingest.completed()
+    published = await ingest.upload({f"copy/{key}": body for key, body in files.items()}, "upload-2")
+    assert len(of(ObjectValidated, published)) == 4
+    assert await ingest.completed() == [first]
+
+
+async def test_uploading_everything_again_publishes_the_same_series_again(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    published = await ingest.upload(files, "upload-1")
+    (first,) = await ingest.completed()
+    assert await ingest.upload(files, "upload-1") == published
+    (again,) = await ingest.completed()
+    assert again == first
+    assert again.event_id() == first.event_id()
+    assert set((await ingest.statuses()).values()) == {"validated"}
+
+
+async def test_a_corrected_object_under_the_same_key_makes_a_new_revision(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    await ingest.upload(files, "upload-1")
+    await ingest.completed()
+    key = next(iter(files))
+    await ingest.upload({key: altered(files[key])}, "upload-2")
+    (event,) = await ingest.completed()
+    assert (event.revision, event.instances) == (2, 4)
+
+
+async def test_an_object_that_is_overwritten_by_another_instance_leaves_its_series(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    await ingest.upload(files, "upload-1")
+    await ingest.completed()
+    key = next(iter(files))
+    other = next(iter(files_of(data / CHEST, 1).values()))
+    await ingest.upload({key: other}, "upload-2")
+    ingest.clock.wait(100)
+    events = {event.instances: event for event in await ingest.completed()}
+    assert events[3].revision == 2
+    assert events[1].revision == 1
+
+
+async def test_another_plan_is_another_job_of_the_same_revision(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    await ingest.upload(files, "upload-1")
+    (first,) = await ingest.completed()
+    planned = Ingest(ingest.folder, ingest.database, ingest.clock, plan=Plan(quality=Quality.FAST))
+    await planned.upload(files, "upload-2")
+    (second,) = await planned.completed()
+    await planned.close()
+    assert first.revision == second.revision == 1
+    assert first.job_id != second.job_id
+
+
+async def test_one_instance_with_two_contents_is_a_conflict_until_the_first_is_gone(ingest: Ingest, data: Path) -> None:
+    ((key, body),) = files_of(data / ABDOMEN, 1).items()
+    await ingest.upload({key: body})
+    (rejected,) = of(ObjectRejected, await ingest.upload({"other": altered(body)}))
+    assert (rejected.reason, rejected.object.key) == ("conflicting-instance", "other")
+    assert key in rejected.detail
+    await ingest.stores.inbox.delete(key)
+    published = await ingest.upload({"other": altered(body)})
+    assert [event.object.key for event in of(ObjectValidated, published)] == ["other"]
+
+
+async def test_a_series_cannot_be_in_two_studies(ingest: Ingest, data: Path) -> None:
+    body = next(iter(files_of(data / CHEST, 1).values()))
+    study = next(iter(of(ObjectValidated, await ingest.upload({"a": body})))).study_instance_uid.encode()
+    moved = body.replace(study, study[:-1] + (b"1" if study[-1:] != b"1" else b"2"))
+    (rejected,) = of(ObjectRejected, await ingest.upload({"b": moved}))
+    assert rejected.reason == "series-in-two-studies"
+
+
+async def test_an_object_that_is_gone_is_noted_and_counts_as_settled(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / ABDOMEN, 2)
+    gone = ObjectRef(bucket="inbox", key="gone", etag="0" * 32, size=1)
+    await ingest.upload(files)
+    for key in files:
+        reference = ObjectRef(bucket="inbox", key=key, etag="", size=0)
+        await ingest.handle(ObjectUploaded(object=reference, found_by="command", upload_id="upload-1"))
+    assert await ingest.handle(ObjectUploaded(object=gone, found_by="notification", upload_id="upload-1")) == []
+    await ingest.handle(UploadCompleted(upload_id="upload-1", objects=3))
+    (event,) = await ingest.completed()
+    assert event.instances == 2
+    assert (await ingest.statuses())["gone"] == "missing"
+
+
+async def test_an_object_of_an_unknown_bucket_is_a_dead_letter(ingest: Ingest) -> None:
+    stray = ObjectRef(bucket="elsewhere", key="a", etag="0" * 32, size=1)
+    outcome = await ingest.ingest_object(ObjectUploaded(object=stray, found_by="notification"))
+    assert isinstance(outcome, Reject)
+    assert "elsewhere" in outcome.reason
+
+
+async def test_localizers_and_other_kinds_are_skipped_and_do_not_hold_the_series_up(ingest: Ingest, data: Path) -> None:
+    files = files_of(data / "ct_head_phantom_tilt_mixed_localizer")
+    files |= {f"nonimage/{name}": (data / "nonimage" / name).read_bytes() for name in ("rtplan.dcm", "sr.dcm")}
+    published = await ingest.upload(files, "upload-1")
+    assert sorted(event.reason for event in of(ObjectRejected, published)) == [
+        "localizer",
+        "not-an-image",
+        "not-an-image",
+    ]
+    assert {event.severity for event in of(ObjectRejected, published)} == {"skip"}
+    assert 58 in [event.instances for event in await ingest.completed()]
+
+
+async def test_a_nifti_volume_is_a_series_of_one(ingest: Ingest, data: Path) -> None:
+    folder = data / "nifti"
+    files = {
+        "volume.nii.gz": (folder / "totalseg" / "example_ct_sm.nii.gz").read_bytes(),
+        "time.nii.gz": (folder / "nibabel" / "example4d.nii.gz").read_bytes(),
+    }
+    published = await ingest.upload(files, "upload-1")
+    assert [event.reason for event in of(ObjectRejected, published)] == ["nifti-not-a-volume"]
+    (event,) = await ingest.completed()
+    assert event.instances == 1
+    assert event.series_instance_uid.startswith("2.25.")
+    assert (await ingest.manifest(event)).kind == "nifti"
+
+
+async def test_two_replicas_at_once_complete_each_series_once(ingest: Ingest, data: Path) -> None:
+    other = Ingest(ingest.folder, ingest.database, ingest.clock)
+    files = files_of(data / ABDOMEN) | files_of(data / CHEST, 12)
+    references = [await ingest.put(key, body) for key, body in files.items()]
+
+    async def announce(number: int, reference: ObjectRef) -> None:
+        replica = (ingest, other)[number % 2]
+        await replica.ingest_object(ObjectUploaded(object=reference, found_by="command", upload_id="upload-1"))
+
+    await asyncio.gather(*(announce(number, one) for number, one in enumerate(references)))
+    await asyncio.gather(
+        ingest.complete(UploadCompleted(upload_id="upload-1", objects=len(files))),
+        other.complete(UploadCompleted(upload_id="upload-1", objects=len(files))),
+    )
+    counts = await asyncio.gather(ingest.assembler.complete_due(), other.assembler.complete_due())
+    published = await ingest.published()
+    await other.close()
+    assert sum(counts) == 2
+    assert sorted(event.instances for event in of(SeriesValidated, published)) == [12, 20]
+    assert len(of(ObjectValidated, published)) == 32
+
+
+async def test_a_replica_that_dies_with_a_lease_is_replaced_when_the_lease_ends(ingest: Ingest, data: Path) -> None:
+    from sqlalchemy import update
+
+    from voxelmill_ingest.tables import series
+    from voxelmill_shared.database import transaction
+
+    await ingest.upload(files_of(data / ABDOMEN, 3), "upload-1")
+    lease_end = ingest.clock() + ingest.assembler.lease
+    async with transaction(ingest.engine) as connection:
+        await connection.execute(update(series).values(leased_by="a dead replica", leased_until=lease_end))
+    assert await ingest.completed() == []
+    ingest.clock.wait(ingest.assembler.lease.total_seconds() + 1)
+    assert [event.instances for event in await ingest.completed()] == [3]
+
+
+async def test_an_object_that_arrives_while_its_series_is_being_completed_is_not_lost(
+    ingest: Ingest, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_of(data / ABDOMEN, 4)
+    late = dict([files.popitem()])
+    await ingest.upload(files, "upload-1")
+    write = ingest.stores.results.write
+
+    async def write_and_receive(*arguments: object) -> object:
+        monkeypatch.undo()
+        await ingest.upload(late)
+        return await write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest.stores.results, "write", write_and_receive, raising=True)
+    assert await ingest.completed() == []
+    ingest.clock.wait(31)
+    (event,) = await ingest.completed()
+    assert (event.instances, event.revision) == (4, 1)
