@@ -16,18 +16,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.manifold import following, pair_half_edges, preceding
 from voxelmill_mesh.surface import Mesh
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxelmill_mesh.compiled import Array
+
 PULL = 1e-3
 """The weight of a vertex's own place beside the planes of its faces."""
 
-PASS_SHARE = 0.25
+PASS_SHARE = 0.4
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
 FOLD_COSINE = 0.2
@@ -37,11 +39,9 @@ SLIVER = 0.1
 """Twice a face's area over the square of its longest edge (0.87 if equilateral): no face gets worse than this, unless
 it was, and then it must get better."""
 
-INFINITE = np.float32(np.inf)
 
-
-@njit(cache=True, nogil=True)
-def _quadrics(vertices, faces):  # type: ignore[no-untyped-def]  # compiled by numba, which infers the types
+@compiled
+def _quadrics(vertices: Array, faces: Array) -> Array:
     """Return (n, 10): xx xy xz yy yz zz of the matrix, x y z of the vector, and the constant."""
     quadrics = np.zeros((vertices.shape[0], 10))
     for f in range(faces.shape[0]):
@@ -72,8 +72,8 @@ def _quadrics(vertices, faces):  # type: ignore[no-untyped-def]  # compiled by n
     return quadrics
 
 
-@njit(cache=True, nogil=True)
-def _optimum(first, second):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _optimum(first: Array, second: Array) -> tuple[float, float, float, float]:
     """Return the place of least error of two quadrics' sum, and that error."""
     xx, xy, xz = first[0] + second[0], first[1] + second[1], first[2] + second[2]
     yy, yz, zz = first[3] + second[3], first[4] + second[4], first[5] + second[5]
@@ -89,8 +89,8 @@ def _optimum(first, second):  # type: ignore[no-untyped-def]  # compiled by numb
     return x, y, z, max(0.0, bx * x + by * y + bz * z + first[9] + second[9])
 
 
-@njit(cache=True, nogil=True)
-def _cheapest(u, start, corners, twin, quadrics):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _cheapest(u: int, start: int, corners: Array, twin: Array, quadrics: Array) -> tuple[int, float]:
     """Return the cheapest half-edge from u to a vertex with a higher number, and its cost."""
     best = -1
     least = np.inf
@@ -104,11 +104,13 @@ def _cheapest(u, start, corners, twin, quadrics):  # type: ignore[no-untyped-def
                 best = h
         h = twin[preceding(h)]
         if h == start:
-            return best, np.float32(least)
+            return best, least
 
 
-@njit(cache=True, nogil=True)
-def _spoils(u, v, start, corners, twin, vertices, x, y, z):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _spoils(
+    u: int, v: int, start: int, corners: Array, twin: Array, vertices: Array, x: float, y: float, z: float
+) -> bool:
     """Tell whether moving u to (x, y, z) folds a face around u, or makes a sliver; faces with v will be gone."""
     h = start
     while True:
@@ -116,33 +118,34 @@ def _spoils(u, v, start, corners, twin, vertices, x, y, z):  # type: ignore[no-u
         q = corners[preceding(h)]
         if v not in (p, q):
             px, py, pz = vertices[p, 0], vertices[p, 1], vertices[p, 2]
-            ex, ey, ez = vertices[q, 0] - px, vertices[q, 1] - py, vertices[q, 2] - pz
+            qx, qy, qz = vertices[q, 0], vertices[q, 1], vertices[q, 2]
+            ex, ey, ez = qx - px, qy - py, qz - pz
             ox, oy, oz = vertices[u, 0] - px, vertices[u, 1] - py, vertices[u, 2] - pz
             wx, wy, wz = x - px, y - py, z - pz
             onx, ony, onz = ey * oz - ez * oy, ez * ox - ex * oz, ex * oy - ey * ox
             nnx, nny, nnz = ey * wz - ez * wy, ez * wx - ex * wz, ex * wy - ey * wx
-            old_area = np.sqrt(onx * onx + ony * ony + onz * onz)
-            new_area = np.sqrt(nnx * nnx + nny * nny + nnz * nnz)
-            if onx * nnx + ony * nny + onz * nnz < FOLD_COSINE * old_area * new_area:
+            turn = onx * nnx + ony * nny + onz * nnz
+            old_area = onx * onx + ony * ony + onz * onz  # squared, twice the area: no root is needed
+            new_area = nnx * nnx + nny * nny + nnz * nnz
+            if turn < 0 or turn * turn < FOLD_COSINE * FOLD_COSINE * old_area * new_area:
                 return True
             edge = ex * ex + ey * ey + ez * ez
-            qx, qy, qz = vertices[q, 0], vertices[q, 1], vertices[q, 2]
-            old_longest = max(
-                edge,
-                ox * ox + oy * oy + oz * oz,
-                (vertices[u, 0] - qx) ** 2 + (vertices[u, 1] - qy) ** 2 + (vertices[u, 2] - qz) ** 2,
-            )
-            new_longest = max(edge, wx * wx + wy * wy + wz * wz, (x - qx) ** 2 + (y - qy) ** 2 + (z - qz) ** 2)
-            # Compared without a division, so that a face without area is not one by zero.
-            if new_area <= SLIVER * new_longest and new_area * old_longest <= old_area * new_longest:
-                return True
+            longest = max(edge, wx * wx + wy * wy + wz * wz, (x - qx) ** 2 + (y - qy) ** 2 + (z - qz) ** 2)
+            if new_area <= SLIVER * SLIVER * longest * longest:
+                was = max(
+                    edge,
+                    ox * ox + oy * oy + oz * oz,
+                    (vertices[u, 0] - qx) ** 2 + (vertices[u, 1] - qy) ** 2 + (vertices[u, 2] - qz) ** 2,
+                )
+                if new_area * was * was <= old_area * longest * longest:
+                    return True
         h = twin[preceding(h)]
         if h == start:
             return False
 
 
-@njit(cache=True, nogil=True)
-def _keeps_topology(h, corners, twin, stamps, stamp):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _keeps_topology(h: int, corners: Array, twin: Array, stamps: Array, stamp: int) -> bool:
     """Tell whether the ends of an edge have just the two neighbours in common that face it."""
     walker = h
     while True:
@@ -171,8 +174,8 @@ def _keeps_topology(h, corners, twin, stamps, stamp):  # type: ignore[no-untyped
     return True
 
 
-@njit(cache=True, nogil=True)
-def _collapse(h, corners, twin, edges):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _collapse(h: int, corners: Array, twin: Array, edges: Array) -> None:
     """Merge the start u of half-edge h into its end v and take the two faces of the edge away."""
     g = twin[h]
     v = corners[g]
@@ -195,8 +198,8 @@ def _collapse(h, corners, twin, edges):  # type: ignore[no-untyped-def]  # compi
         corners[3 * face] = -1
 
 
-@njit(cache=True, nogil=True)
-def _threshold(costs, alive, wanted):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _threshold(costs: Array, alive: Array, wanted: int) -> float:
     """Return a cost that about `wanted` vertices do not exceed.
 
     A float32 that is not negative orders like its bits, so their upper half makes a histogram without any scale.
@@ -209,14 +212,77 @@ def _threshold(costs, alive, wanted):  # type: ignore[no-untyped-def]  # compile
     for upper in range(1 << 16):
         total += histogram[upper]
         if total >= wanted:
-            return np.array([(upper << 16) | 0xFFFF], np.uint32).view(np.float32)[0]
-    return np.float32(np.inf)
+            return float(np.array([(upper << 16) | 0xFFFF], np.uint32).view(np.float32)[0])
+    return np.inf
 
 
-@njit(cache=True, nogil=True)
-def _reduce(vertices, corners, twin, quadrics, target):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _refresh(
+    alive: Array, stale: Array, costs: Array, best: Array, edges: Array, corners: Array, twin: Array, quadrics: Array
+) -> int:
+    """Move the vertices that are left to the front of `alive`, see to their costs, and return how many there are."""
+    survivors = 0
+    for i in range(alive.size):
+        u = alive[i]
+        if edges[u] < 0:
+            continue
+        alive[survivors] = u
+        survivors += 1
+        if stale[u]:
+            best[u], costs[u] = _cheapest(u, edges[u], corners, twin, quadrics)
+            stale[u] = False
+    return survivors
+
+
+@compiled
+def _try_collapse(
+    h: int,
+    vertices: Array,
+    quadrics: Array,
+    box: Array,
+    corners: Array,
+    twin: Array,
+    edges: Array,
+    stamps: Array,
+    stamp: int,
+) -> bool:
+    """Collapse a half-edge if shape and topology allow it."""
+    u = corners[h]
+    v = corners[following(h)]
+    x, y, z, _ = _optimum(quadrics[u], quadrics[v])
+    x = min(max(x, box[0, 0]), box[1, 0])
+    y = min(max(y, box[0, 1]), box[1, 1])
+    z = min(max(z, box[0, 2]), box[1, 2])
+    if (
+        not _keeps_topology(h, corners, twin, stamps, stamp)
+        or _spoils(u, v, h, corners, twin, vertices, x, y, z)
+        or _spoils(v, u, twin[h], corners, twin, vertices, x, y, z)
+    ):
+        return False
+    _collapse(h, corners, twin, edges)
+    vertices[v, 0], vertices[v, 1], vertices[v, 2] = x, y, z
+    for k in range(10):
+        quadrics[v, k] += quadrics[u, k]
+    return True
+
+
+@compiled
+def _mark_around(v: int, start: int, corners: Array, twin: Array, stale: Array) -> None:
+    """Mark a vertex and its neighbours: the costs of their edges have changed."""
+    stale[v] = True
+    walker = start
+    while True:
+        stale[corners[following(walker)]] = True
+        walker = twin[preceding(walker)]
+        if walker == start:
+            break
+
+
+@compiled
+def _reduce(vertices: Array, corners: Array, twin: Array, quadrics: Array, box: Array, target: int) -> int:
+    """Collapse edges in place until `target` faces are left or none can go; return how many are left."""
     vertex_count = vertices.shape[0]
-    edges = np.empty(vertex_count, np.int32)
+    edges = np.empty(vertex_count, np.int32)  # a half-edge that starts at the vertex; -1 once it is gone
     for h in range(corners.size):
         edges[corners[h]] = h
     costs = np.empty(vertex_count, np.float32)
@@ -227,51 +293,25 @@ def _reduce(vertices, corners, twin, quadrics, target):  # type: ignore[no-untyp
     alive = np.arange(vertex_count).astype(np.int32)
     face_count = corners.size // 3
     while face_count > target:
-        survivors = 0
+        alive = alive[: _refresh(alive, stale, costs, best, edges, corners, twin, quadrics)]
+        needed = (face_count - target + 1) // 2
+        limit = _threshold(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
+        candidates = 0
         for i in range(alive.size):
             u = alive[i]
-            if edges[u] < 0:
-                continue
-            alive[survivors] = u
-            survivors += 1
-            if stale[u]:
-                best[u], costs[u] = _cheapest(u, edges[u], corners, twin, quadrics)
-                stale[u] = False
-        alive = alive[:survivors]
-        needed = (face_count - target + 1) // 2
-        limit = _threshold(costs, alive, min(needed + needed // 2, int(survivors * PASS_SHARE) + 1))
-        collapsed = 0
-        candidates = 0
-        for i in range(survivors):
-            u = alive[i]
             # A vertex beside a collapse of this pass is stale: its cost is not what it was.
-            if stale[u] or not costs[u] <= limit or costs[u] == INFINITE:
+            if stale[u] or not costs[u] <= limit or costs[u] == np.inf:
                 continue
             candidates += 1
             h = best[u]
             v = corners[following(h)]
             if stale[v]:
                 continue
-            x, y, z, _ = _optimum(quadrics[u], quadrics[v])
             stamp += 1
-            if (
-                not _keeps_topology(h, corners, twin, stamps, stamp)
-                or _spoils(u, v, h, corners, twin, vertices, x, y, z)
-                or _spoils(v, u, twin[h], corners, twin, vertices, x, y, z)
-            ):
-                costs[u] = INFINITE  # until something around it changes
+            if not _try_collapse(h, vertices, quadrics, box, corners, twin, edges, stamps, stamp):
+                costs[u] = np.inf  # until something around it changes
                 continue
-            _collapse(h, corners, twin, edges)
-            vertices[v, 0], vertices[v, 1], vertices[v, 2] = x, y, z
-            quadrics[v] += quadrics[u]
-            stale[v] = True
-            walker = edges[v]
-            while True:
-                stale[corners[following(walker)]] = True
-                walker = twin[preceding(walker)]
-                if walker == edges[v]:
-                    break
-            collapsed += 1
+            _mark_around(v, edges[v], corners, twin, stale)
             face_count -= 2
             if face_count <= target:
                 break
@@ -280,8 +320,8 @@ def _reduce(vertices, corners, twin, quadrics, target):  # type: ignore[no-untyp
     return face_count
 
 
-@njit(cache=True, nogil=True)
-def _compact(vertices, corners, face_count):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _compact(vertices: Array, corners: Array, face_count: int) -> tuple[Array, Array]:
     """Leave out what is gone; vertices are numbered in the order in which the faces use them."""
     numbers = np.full(vertices.shape[0], -1, np.int32)
     kept = np.empty((vertices.shape[0], 3), np.float32)
@@ -306,6 +346,8 @@ def _compact(vertices, corners, face_count):  # type: ignore[no-untyped-def]  # 
 def decimate(mesh: Mesh, target: int) -> Mesh:
     """Return a closed manifold with `target` triangles, or as few more as its shape and topology allow.
 
+    It stays within the bounding box of the mesh.
+
     Parameters
     ----------
     mesh
@@ -319,6 +361,7 @@ def decimate(mesh: Mesh, target: int) -> Mesh:
     origin = (mesh.vertices.min(axis=0).astype(np.float64) + mesh.vertices.max(axis=0)) / 2
     vertices = (mesh.vertices - origin).astype(np.float64)  # small numbers: the quadrics hold their squares
     corners: NDArray[np.int32] = mesh.faces.reshape(-1).copy()
-    face_count = _reduce(vertices, corners, twin, _quadrics(vertices, mesh.faces), target)
+    box = np.stack([vertices.min(axis=0), vertices.max(axis=0)])
+    face_count = _reduce(vertices, corners, twin, _quadrics(vertices, mesh.faces), box, target)
     kept, faces = _compact(vertices + origin, corners, face_count)
     return Mesh(kept, faces)

@@ -17,26 +17,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from voxelmill_mesh.compiled import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxelmill_mesh.compiled import Array
 
-@njit(cache=True, nogil=True)
-def following(h):  # type: ignore[no-untyped-def]  # compiled by numba, which infers the types
+
+@compiled
+def following(h: int) -> int:
     """Return the next half-edge of the same face."""
-    return h - 2 if h % 3 == 2 else h + 1
+    return h - 2 if np.uint32(h) % np.uint32(3) == 2 else h + 1
 
 
-@njit(cache=True, nogil=True)
-def preceding(h):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def preceding(h: int) -> int:
     """Return the half-edge before, of the same face."""
-    return h + 2 if h % 3 == 0 else h - 1
+    return h + 2 if np.uint32(h) % np.uint32(3) == 0 else h - 1
 
 
-@njit(cache=True, nogil=True)
-def _outgoing(corners, vertex_count):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _outgoing(corners: Array, vertex_count: int) -> tuple[Array, Array]:
     """Sort the half-edges by the vertex that they start from."""
     offsets = np.zeros(vertex_count + 1, np.int32)
     for h in range(corners.size):
@@ -50,21 +53,43 @@ def _outgoing(corners, vertex_count):  # type: ignore[no-untyped-def]  # compile
     return outgoing, offsets
 
 
-@njit(cache=True, nogil=True)
-def _angle(vertices, corners, h, first, last):  # type: ignore[no-untyped-def]  # compiled by numba
-    """Return the angle of the face of half-edge h around the edge from `first` to `last`, from 0 to 2 pi."""
-    axis = vertices[last].astype(np.float64) - vertices[first]
-    axis /= np.sqrt(np.sum(axis * axis))
-    side = np.zeros(3)  # any direction that is not along the edge: the same for all faces of the edge
-    side[np.argmin(np.abs(axis))] = 1.0
-    side -= axis * np.sum(side * axis)
-    up = np.cross(axis, side)
-    arm = vertices[corners[preceding(h)]].astype(np.float64) - vertices[first]
-    return np.arctan2(np.sum(arm * up), np.sum(arm * side)) % (2 * np.pi)
+@compiled
+def _angle(vertices: Array, corners: Array, h: int, first: int, last: int) -> float:
+    """Return the angle of the face of half-edge h around the edge from `first` to `last`, from -pi to pi."""
+    third = corners[preceding(h)]
+    ax = np.float64(vertices[last, 0]) - vertices[first, 0]
+    ay = np.float64(vertices[last, 1]) - vertices[first, 1]
+    az = np.float64(vertices[last, 2]) - vertices[first, 2]
+    length = np.sqrt(ax * ax + ay * ay + az * az)
+    ax, ay, az = ax / length, ay / length, az / length
+    # Any direction across the edge will do for zero, if it is the same for all faces of the edge.
+    if abs(ax) < 0.6:
+        sx, sy, sz = 0.0, az, -ay
+    else:
+        sx, sy, sz = -az, 0.0, ax
+    rx = np.float64(vertices[third, 0]) - vertices[first, 0]
+    ry = np.float64(vertices[third, 1]) - vertices[first, 1]
+    rz = np.float64(vertices[third, 2]) - vertices[first, 2]
+    ux, uy, uz = ay * sz - az * sy, az * sx - ax * sz, ax * sy - ay * sx
+    return float(np.arctan2(rx * ux + ry * uy + rz * uz, rx * sx + ry * sy + rz * sz))
 
 
-@njit(cache=True, nogil=True)
-def _same_fan(twin, h, other):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _is_first_behind(vertices: Array, corners: Array, h: int, one: int, other: int) -> bool:
+    """Tell which of two faces that run against half-edge h bounds the same part of the solid: `one`, not `other`.
+
+    The solid lies behind a face that runs along the edge, towards smaller angles; the next face there bounds it too.
+    """
+    first = corners[h]
+    last = corners[following(h)]
+    here = _angle(vertices, corners, h, first, last)
+    back = (here - _angle(vertices, corners, one, first, last)) % (2 * np.pi)
+    other_back = (here - _angle(vertices, corners, other, first, last)) % (2 * np.pi)
+    return bool(back <= other_back)
+
+
+@compiled
+def _same_fan(twin: Array, h: int, other: int) -> bool:
     """Tell whether two half-edges that start at the same vertex belong to the same fan of faces around it."""
     walker = twin[preceding(h)]
     while walker != h:
@@ -74,12 +99,31 @@ def _same_fan(twin, h, other):  # type: ignore[no-untyped-def]  # compiled by nu
     return h == other
 
 
-@njit(cache=True, nogil=True)
-def _pair(vertices, corners):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _part_fans(twin: Array, contacts: Array) -> None:
+    """Pair the faces of an edge the other way where both pairs belong to the same fan at both of its ends.
+
+    There the edge would stay double; turned, the one fan becomes two at each end.
+    """
+    for i in range(contacts.shape[0]):
+        h = contacts[i, 0]
+        other = contacts[i, 1]
+        if _same_fan(twin, h, other) and _same_fan(twin, twin[h], twin[other]):
+            against = twin[h]
+            other_against = twin[other]
+            twin[h] = other_against
+            twin[other_against] = h
+            twin[other] = against
+            twin[against] = other
+
+
+@compiled
+def _pair(vertices: Array, corners: Array) -> Array:
     """Return the twins. The surface is closed, so as many half-edges run along an edge as against it."""
     outgoing, offsets = _outgoing(corners, vertices.shape[0])
     twin = np.full(corners.size, -1, np.int32)
-    contacts = []
+    contacts = np.empty((corners.size // 4, 2), np.int32)
+    contact_count = 0
     for h in range(corners.size):
         if twin[h] >= 0:
             continue
@@ -99,71 +143,68 @@ def _pair(vertices, corners):  # type: ignore[no-untyped-def]  # compiled by num
                 other_against = against
                 against = outgoing[i]
         if along == 2:
-            # Four faces, as a surface net gives them at most. The solid lies behind a face that runs along the edge,
-            # towards smaller angles; the next face that runs against it bounds the same part of the solid.
-            here = _angle(vertices, corners, h, first, last)
-            back = (here - _angle(vertices, corners, against, first, last)) % (2 * np.pi)
-            other_back = (here - _angle(vertices, corners, other_against, first, last)) % (2 * np.pi)
-            if other_back < back:
+            # Four faces, as a surface net gives them at most.
+            if not _is_first_behind(vertices, corners, h, against, other_against):
                 against, other_against = other_against, against
             twin[other_along] = other_against
             twin[other_against] = other_along
-            contacts.append((h, other_along))
+            contacts[contact_count, 0] = h
+            contacts[contact_count, 1] = other_along
+            contact_count += 1
         twin[h] = against
         twin[against] = h
-    # Where both pairs end in the same fan at both ends, the edge would stay double: pair the faces the other way, and
-    # the one fan becomes two at each end.
-    for h, other in contacts:
-        if _same_fan(twin, h, other) and _same_fan(twin, twin[h], twin[other]):
-            against = twin[h]
-            other_against = twin[other]
-            twin[h] = other_against
-            twin[other_against] = h
-            twin[other] = against
-            twin[against] = other
+    _part_fans(twin, contacts[:contact_count])
     return twin
 
 
-@njit(cache=True, nogil=True)
-def _split(vertices, corners, twin, gap):  # type: ignore[no-untyped-def]  # compiled by numba
-    """Give each fan a vertex of its own; `corners` is rewritten."""
-    half_edge_count = corners.size
-    source = np.empty(half_edge_count, np.int32)
-    fans = np.zeros(vertices.shape[0], np.int32)
-    done = np.zeros(half_edge_count, np.bool_)
-    renamed = np.empty(half_edge_count, np.int32)
+@compiled
+def _fans(corners: Array, twin: Array, vertex_count: int) -> tuple[Array, Array, Array]:
+    """Give each fan a vertex of its own.
+
+    Return the new vertex of each corner, the old vertex of each new one, and how many each old one became.
+    """
+    source = np.empty(corners.size, np.int32)
+    doubles = np.zeros(vertex_count, np.int32)
+    renamed = np.full(corners.size, -1, np.int32)
     count = 0
-    for h in range(half_edge_count):
-        if done[h]:
+    for h in range(corners.size):
+        if renamed[h] >= 0:
             continue
         walker = h
-        while not done[walker]:
-            done[walker] = True
+        while renamed[walker] < 0:
             renamed[walker] = count
             walker = twin[preceding(walker)]
         source[count] = corners[h]
-        fans[corners[h]] += 1
+        doubles[corners[h]] += 1
         count += 1
-    placed = np.empty((count, 3), np.float32)
+    return renamed, source[:count].copy(), doubles
+
+
+@compiled
+def _place(vertices: Array, corners: Array, renamed: Array, source: Array, doubles: Array, gap: float) -> Array:
+    """Return the new vertices' places: the old ones, doubles moved by `gap` into their own solid."""
+    count = source.size
     inward = np.zeros((count, 3), np.float64)
-    for v in range(count):
-        placed[v] = vertices[source[v]]
-    for f in range(half_edge_count // 3):
+    for f in range(corners.size // 3):
         a, b, c = corners[3 * f], corners[3 * f + 1], corners[3 * f + 2]
-        if fans[a] == 1 and fans[b] == 1 and fans[c] == 1:
+        if doubles[a] == 1 and doubles[b] == 1 and doubles[c] == 1:
             continue
-        one = vertices[b].astype(np.float64) - vertices[a]
-        two = vertices[c].astype(np.float64) - vertices[a]
-        normal = np.cross(one, two)
+        bx, by, bz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        cx, cy, cz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
         for k in range(3):
-            inward[renamed[3 * f + k]] -= normal
+            v = renamed[3 * f + k]
+            inward[v, 0] -= by * cz - bz * cy
+            inward[v, 1] -= bz * cx - bx * cz
+            inward[v, 2] -= bx * cy - by * cx
+    placed = np.empty((count, 3), np.float32)
     for v in range(count):
-        if fans[source[v]] > 1:
-            length = np.sqrt(np.sum(inward[v] * inward[v]))
+        step = 0.0
+        if doubles[source[v]] > 1:
+            length = np.sqrt(inward[v, 0] ** 2 + inward[v, 1] ** 2 + inward[v, 2] ** 2)
             if length > 0:
-                for axis in range(3):
-                    placed[v, axis] += np.float32(gap * inward[v, axis] / length)
-    corners[:] = renamed
+                step = gap / length
+        for axis in range(3):
+            placed[v, axis] = vertices[source[v], axis] + step * inward[v, axis]
     return placed
 
 
@@ -183,8 +224,8 @@ def make_manifold(
     """
     corners = faces.reshape(-1)
     twin = _pair(vertices, corners)
-    renamed = corners.copy()
-    placed = _split(vertices, renamed, twin, gap)
+    renamed, source, doubles = _fans(corners, twin, len(vertices))
+    placed = _place(vertices, corners, renamed, source, doubles, gap)
     return placed, renamed.reshape(-1, 3)
 
 

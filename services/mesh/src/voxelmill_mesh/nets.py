@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from voxelmill_mesh.compiled import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from voxelmill_mesh.compiled import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class SurfaceNet:
     sides: NDArray[np.unsignedinteger]
 
 
-@njit(cache=True, nogil=True)
-def _count(labels):  # type: ignore[no-untyped-def]  # compiled by numba, which infers the types
+@compiled
+def _count(labels: Array) -> tuple[int, int]:
     slices, rows, columns = labels.shape
     vertices = 0
     quads = 0
@@ -71,8 +74,8 @@ def _count(labels):  # type: ignore[no-untyped-def]  # compiled by numba, which 
     return vertices, quads
 
 
-@njit(cache=True, nogil=True)
-def _distinct(a, b, c, d):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _distinct(a: int, b: int, c: int, d: int) -> int:
     """Return how many different labels there are among four."""
     count = 1
     if b != a:
@@ -84,8 +87,8 @@ def _distinct(a, b, c, d):  # type: ignore[no-untyped-def]  # compiled by numba
     return count
 
 
-@njit(cache=True, nogil=True)
-def _is_junction(a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _is_junction(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int) -> bool:
     """Tell whether there are three labels or more among the eight corners of a cell."""
     first = a
     second = a
@@ -98,8 +101,8 @@ def _is_junction(a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]  # com
     return False
 
 
-@njit(cache=True, nogil=True)
-def _link(links, junction, before, after, direction, distinct):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _link(links: Array, junction: Array, before: int, after: int, direction: int, distinct: int) -> None:
     """Link the vertices of two cells that share a face with `distinct` labels at its corners."""
     if distinct > 1:
         if distinct > 2 or not junction[after]:
@@ -108,8 +111,10 @@ def _link(links, junction, before, after, direction, distinct):  # type: ignore[
             links[before, direction + 1] = after
 
 
-@njit(cache=True, nogil=True)
-def _fill(labels, vertices, links, quads, sides):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _fill(  # noqa: C901, PLR0915 - one loop over the cells that touches each voxel once
+    labels: Array, vertices: Array, links: Array, quads: Array, sides: Array
+) -> None:
     # `labels` is padded by one, so no boundary reaches the first or last cell's far side and every quad is complete.
     slices, rows, columns = labels.shape
     index = np.full((2, rows, columns), -1, np.int32)

@@ -16,7 +16,7 @@ WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
 
 @contextmanager
 def in_parallel() -> Iterator[Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], list[Any]]]:
-    """Give a function `run(function, arguments)` that calls a function with each tuple and returns the results in order."""
+    """Give a function `run(function, arguments)` that calls it with each tuple; results keep the order."""
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="mesh") as pool:
 
         def run(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:

@@ -10,16 +10,18 @@ Sources: G. Taubin, "A signal processing approach to fair surface design" (SIGGR
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.parallel import WORKERS, in_parallel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxelmill_mesh.compiled import Array
     from voxelmill_mesh.nets import SurfaceNet
 
 SHRINK = 0.5
@@ -31,8 +33,10 @@ BOUND = 0.49
 two vertices never meet."""
 
 
-@njit(cache=True, nogil=True)
-def _step(centres, links, old, new, weight, first, last):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _step(
+    centres: Array, links: Array, old: Array, new: Array, weight: np.float32, extent: Array, first: int, last: int
+) -> None:
     for v in range(first, last):
         column = np.float32(0)
         row = np.float32(0)
@@ -53,8 +57,8 @@ def _step(centres, links, old, new, weight, first, last):  # type: ignore[no-unt
         means = (column * share, row * share, slice_ * share)
         for axis in range(3):
             moved = old[v, axis] + weight * (means[axis] - old[v, axis])
-            low = centres[v, axis] - np.float32(BOUND)
-            high = centres[v, axis] + np.float32(BOUND)
+            low = max(centres[v, axis] - np.float32(BOUND), np.float32(-0.5))
+            high = min(centres[v, axis] + np.float32(BOUND), extent[axis])
             new[v, axis] = min(max(moved, low), high)
 
 
@@ -62,20 +66,21 @@ def smooth(net: SurfaceNet, iterations: int) -> NDArray[np.float32]:
     """Return the smoothed vertices of a surface net, (n, 3) float32 voxel indices (column, row, slice).
 
     One iteration is a step that shrinks and a step that inflates. The result does not depend on the number of cores:
-    every step reads the old positions only.
+    every step reads the old positions only. No vertex leaves the outer faces of the label map's voxels.
     """
     if not iterations:
         return net.vertices
     old = net.vertices.copy()
     new = np.empty_like(old)
+    extent = net.vertices.max(axis=0)  # a vertex at the border of the label map stands on its outer face
     bounds = np.linspace(0, len(old), WORKERS + 1).astype(np.int64)
     with in_parallel() as run:
         for weight in (SHRINK, INFLATE) * iterations:
             run(
                 _step,
                 (
-                    (net.vertices, net.links, old, new, np.float32(weight), first, last)
-                    for first, last in zip(bounds[:-1], bounds[1:], strict=True)
+                    (net.vertices, net.links, old, new, np.float32(weight), extent, first, last)
+                    for first, last in pairwise(bounds)
                 ),
             )
             old, new = new, old

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.manifold import make_manifold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxelmill_mesh.compiled import Array
     from voxelmill_mesh.nets import SurfaceNet
 
 
@@ -48,8 +49,8 @@ class SideIndex:
         return self.order[self.offsets[label] : self.offsets[label + 1]]
 
 
-@njit(cache=True, nogil=True)
-def _sort_sides(sides, label_count):  # type: ignore[no-untyped-def]  # compiled by numba, which infers the types
+@compiled
+def _sort_sides(sides: Array, label_count: int) -> tuple[Array, Array]:
     offsets = np.zeros(label_count + 1, np.int64)
     for q in range(sides.shape[0]):
         for side in range(2):
@@ -72,8 +73,8 @@ def index_sides(net: SurfaceNet, label_count: int) -> SideIndex:
     return SideIndex(*_sort_sides(net.sides, label_count))
 
 
-@njit(cache=True, nogil=True)
-def _triangulate(vertices, quads, order, flipped):  # type: ignore[no-untyped-def]  # compiled by numba
+@compiled
+def _triangulate(vertices: Array, quads: Array, order: Array, flipped: bool) -> tuple[Array, Array]:
     local = np.full(vertices.shape[0], -1, np.int32)
     source = np.empty(min(vertices.shape[0], 4 * order.size), np.int32)
     faces = np.empty((2 * order.size, 3), np.int32)

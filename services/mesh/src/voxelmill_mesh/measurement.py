@@ -1,0 +1,95 @@
+"""Measures of a mesh: volume, area, topology, extent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from voxelmill_mesh.surface import Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class MeshMeasures:
+    """What is measured on a mesh.
+
+    Attributes
+    ----------
+    triangles, vertices
+        Counts.
+    volume_ml
+        The enclosed volume by the divergence theorem, millilitres; positive if the faces look outwards.
+    area_mm2
+        The area of the surface, square millimetres.
+    watertight
+        Whether every edge has exactly two faces, which run along it in opposite directions.
+    euler_characteristic
+        Vertices - edges + faces: 2 for each closed part, less 2 for each handle.
+    bounding_box_lps_mm
+        Lowest and highest corner, patient millimetres.
+    """
+
+    triangles: int
+    vertices: int
+    volume_ml: float
+    area_mm2: float
+    watertight: bool
+    euler_characteristic: int
+    bounding_box_lps_mm: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _count_edges(mesh: Mesh) -> tuple[int, bool]:
+    """Return the number of edges, and whether each has exactly two faces that run along it in opposite directions."""
+    first = mesh.faces.astype(np.int64).ravel()
+    last = np.roll(mesh.faces, -1, axis=1).astype(np.int64).ravel()
+    base = len(mesh.vertices)
+    along = np.sort(first * base + last)
+    against = np.sort(last * base + first)
+    if (np.diff(along) > 0).all() and (along == against).all():
+        return len(along) // 2, True
+    return len(np.unique(np.minimum(first, last) * base + np.maximum(first, last))), False
+
+
+def measure(mesh: Mesh) -> MeshMeasures:
+    """Measure a mesh that has at least one face."""
+    edges, watertight = _count_edges(mesh)
+    low = mesh.vertices.min(axis=0)
+    high = mesh.vertices.max(axis=0)
+    # About the middle of the box: far from the origin the terms of the sum would be large and cancel.
+    corners = (mesh.vertices - (low.astype(np.float64) + high) / 2)[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    volume = np.einsum("ij,ij->", corners[:, 0], normals) / 6
+    area = np.linalg.norm(normals, axis=1).sum() / 2
+    return MeshMeasures(
+        triangles=len(mesh.faces),
+        vertices=len(mesh.vertices),
+        volume_ml=round(float(volume) / 1000, 4),
+        area_mm2=round(float(area), 2),
+        watertight=watertight,
+        euler_characteristic=len(mesh.vertices) - edges + len(mesh.faces),
+        bounding_box_lps_mm=(_millimetres(low), _millimetres(high)),
+    )
+
+
+def _millimetres(point: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(round(float(value), 3) for value in point)
+
+
+def vertex_normals(mesh: Mesh) -> NDArray[np.float32]:
+    """Return outward unit normals at the vertices, (n, 3) float32: the faces' normals weighted by their areas."""
+    first, second, third = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
+    across = np.cross(second - first, third - first)
+    count = len(mesh.vertices)
+    normals = np.empty((count, 3), np.float32)
+    for axis in range(3):
+        normals[:, axis] = sum(
+            np.bincount(mesh.faces[:, k], weights=across[:, axis], minlength=count) for k in range(3)
+        )
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals /= np.where(lengths > 0, lengths, 1)
+    normals[lengths[:, 0] == 0] = (0, 0, 1)
+    return normals

@@ -1,0 +1,1 @@
+"""Mesh files, byte for byte the same for the same meshes: no times, no random order."""

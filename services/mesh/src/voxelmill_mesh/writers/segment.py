@@ -1,0 +1,35 @@
+"""What a file says of a segment beside its shape: name, colour, opacity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voxelmill_mesh.surface import Mesh
+
+OPACITIES: dict[str, float] = {
+    "skin": 0.15,
+    "body": 0.15,
+    "fat": 0.15,
+    "muscle": 0.3,
+    "tissue": 0.3,
+    "lung": 0.6,
+}
+"""How opaque a segment is shown whose name has this word in it (words are parted by `_`), so that what is inside can
+be seen. Every other segment is opaque. STL and PLY know no opacity."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColouredMesh:
+    """One segment's mesh. `rgb` is sRGB, 0 to 255; `opacity` 0 to 1."""
+
+    name: str
+    rgb: tuple[int, int, int]
+    opacity: float
+    mesh: Mesh
+
+
+def opacity_of(name: str) -> float:
+    """Return how opaque a segment of this name is shown."""
+    return min((OPACITIES[word] for word in name.lower().split("_") if word in OPACITIES), default=1.0)
