@@ -199,8 +199,10 @@ def _open_sqlite(url: URL, busy_seconds: float) -> AsyncEngine:
             # FULL: what is committed outlives a power cut also in WAL mode (sqlite.org/pragma.html#pragma_synchronous).
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 cursor.execute(f"PRAGMA {pragma}")
-        finally:
             cursor.close()
+        except BaseException:
+            connection.close()  # nobody knows of it yet, and its thread would live on
+            raise
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:

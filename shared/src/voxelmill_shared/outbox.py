@@ -210,7 +210,9 @@ class OutboxRelay:
                 await self._transport.publish([_message(row) for row in same])
             except UnroutableError as error:
                 if routing_key not in self._set_aside:
-                    log.warning("outbox.unroutable", outbox=self._table.name, event=routing_key, reason=str(error))
+                    log.warning(
+                        "outbox.unroutable", outbox=self._table.name, routing_key=routing_key, reason=str(error)
+                    )
                 self._set_aside[routing_key] = time.monotonic() + self._unroutable_wait
             else:
                 self._wanted({routing_key})
@@ -220,7 +222,7 @@ class OutboxRelay:
     def _wanted(self, routing_keys: set[str]) -> None:
         for routing_key in routing_keys & self._set_aside.keys():
             del self._set_aside[routing_key]
-            log.info("outbox.routable-again", outbox=self._table.name, event=routing_key)
+            log.info("outbox.routable-again", outbox=self._table.name, routing_key=routing_key)
 
 
 def _message(row: Row[Any]) -> Message:
