@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_MAX_TRAILING = 64 << 20
+"""How many bytes after the last voxel are read on the way to the end."""
+
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
@@ -178,6 +181,9 @@ def _read_exactly(stream: BinaryIO, skip: int, size: int, name: str) -> bytearra
                 f"{name}: it should hold {size:,} bytes of voxels and holds {len(data):,}"
             )
         data += piece
+    for _ in range(_MAX_TRAILING >> 20):  # at its end, and only there, a gzip stream checks its checksum
+        if not stream.read(1 << 20):
+            break
     return data
 
 

@@ -92,7 +92,7 @@ class ModalityTransform:
     @property
     def integral(self) -> bool:
         """Whether whole stored values become whole numbers."""
-        return self.table is not None or (self.slope.is_integer() and self.intercept.is_integer())
+        return self.table is not None or (float(self.slope).is_integer() and float(self.intercept).is_integer())
 
     def apply(self, stored: NDArray[Any]) -> Values:
         """Return the values in the modality's units: int16 where they are whole and fit, else float32."""
