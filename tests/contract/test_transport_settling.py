@@ -147,7 +147,7 @@ async def test_a_message_is_settled_once(broker: Broker, transport: Transport, w
 
 
 async def test_a_dead_letter_keeps_every_byte(broker: Broker, transport: Transport, work: QueueSpec) -> None:
-    """An undecodable body lies in the dead-letter queue as it came, with the reasons beside it."""
+    """An undecodable body lies in the dead-letter queue as it came, with the given headers beside its own."""
     message = Message(os.urandom(4096), broker.key("a.b"), "broken", {"kept": "yes", "number": 7}, "x/y")
     dead_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     history = json.dumps([{"attempt": 1, "reason": "kein Körper"}])
@@ -165,6 +165,20 @@ async def test_a_dead_letter_keeps_every_byte(broker: Broker, transport: Transpo
         message.body, message.routing_key, "broken", {"kept": "yes", "number": 7, **headers}, "x/y"
     )
     assert (letter.queue, letter.dead_at) == (work.name, dead_at)
+
+
+async def test_a_dead_letter_says_when_it_died(broker: Broker, transport: Transport, work: QueueSpec) -> None:
+    """Where nobody gives the time of death, it is the time of the settlement, a second death's too."""
+    for _ in range(2):
+        started = datetime.now(UTC)
+        await bury(transport, work, broker.message(1))
+        (letter,) = await letters(transport, work)
+        assert letter.dead_at is not None
+        assert started <= letter.dead_at <= datetime.now(UTC)
+        await transport.replay(work, [letter.handle])
+        inbox, consumer = await subscribe(transport, work)
+        await (await inbox.next()).ack()
+        await consumer.cancel()
 
 
 async def test_looking_consumes_nothing(broker: Broker, transport: Transport, work: QueueSpec) -> None:
@@ -207,8 +221,9 @@ async def test_replay_puts_a_letter_back(broker: Broker, transport: Transport, w
     inbox, _ = await subscribe(transport, work)
     again = await inbox.next()
     assert again.attempt == 1
-    headers = {HEADER_ATTEMPT: 1, HEADER_HISTORY: "[1, 2]", HEADER_REASON: "no use", HEADER_REPLAYS: 1}
+    headers = {**chosen.message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: 1}
     assert again.message == Message(b"\x80", broker.key("a.b"), "chosen", headers, "x/y")
+    assert (headers[HEADER_HISTORY], headers[HEADER_REASON]) == ("[1, 2]", "no use")
     assert [letter.message.message_id for letter in await letters(transport, work)] == ["before", "after"]
     await counted(transport, work, dead=2, ready=0)
 

@@ -37,4 +37,4 @@ def open_transport(url: str) -> Transport:
         if not parts.hostname:
             raise ValueError(f"{parts.scheme}: the URL names no host; write {parts.scheme}://user:password@host/vhost")
         return RabbitTransport(url)
-    raise ValueError(f"{parts.scheme or url!r}: unknown kind of broker; write embedded:///path or amqp://host/vhost")
+    raise ValueError(f"{parts.scheme or url}: unknown kind of broker; write embedded:///path or amqp://host/vhost")

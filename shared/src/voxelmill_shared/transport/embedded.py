@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, DeadLetter, Message, QueueCount
-from voxelmill_shared.transport.headers import attempt_of, dead_at_of
+from voxelmill_shared.transport.headers import attempt_of, dead_at_of, dead_headers
 from voxelmill_shared.transport.queue_writer import QueueWriter, Subscription
 from voxelmill_shared.transport.topology import DELIVERY_LIMIT
 
@@ -160,7 +160,7 @@ class EmbeddedDelivery:
 
     async def dead_letter(self, headers: Mapping[str, str | int]) -> None:
         """Settle: put the message into the dead-letter queue, with `headers` over its own."""
-        merged = {**self.message.headers, **headers}
+        merged = dead_headers(self.message, headers)
         await self._settle(lambda file: file.dead_letter(self._claimed.id, merged))
 
     async def release(self) -> None:

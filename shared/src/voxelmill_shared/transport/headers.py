@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_DEAD_AT, HEADER_REPLAYS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from voxelmill_shared.transport.base import Message
 
 
@@ -20,6 +22,11 @@ def replay_headers(message: Message) -> dict[str, str | int]:
     """Give the headers of a message that is put back onto its queue: attempt 1, one replay more, the rest kept."""
     replays = max(0, _number(message, HEADER_REPLAYS, 0)) + 1
     return {**message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays}
+
+
+def dead_headers(message: Message, headers: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Give the headers of a message that is dead-lettered now, which it says unless `headers` know better."""
+    return {**message.headers, HEADER_DEAD_AT: datetime.now(UTC).isoformat(), **headers}
 
 
 def dead_at_of(message: Message) -> datetime | None:

@@ -9,22 +9,32 @@ never none.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from voxelmill_shared.errors import BrokerUnavailableError
 from voxelmill_shared.transport.base import DeadLetter, Message, QueueCount
 from voxelmill_shared.transport.headers import replay_headers
 from voxelmill_shared.transport.rabbit_consumer import RabbitConsumer
-from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, IN_FLIGHT, RabbitLink
+from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
 from voxelmill_shared.transport.rabbit_messages import dead_letter_of, to_amqp, to_amqp_copy
 from voxelmill_shared.transport.topology import DELIVERY_LIMIT, EVENTS_EXCHANGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
     from voxelmill_shared.transport.base import Callback
     from voxelmill_shared.transport.topology import QueueSpec, Topology
+
+_AT_A_TIME = 16
+"""How many dead letters are put back before the next one is fetched.
+
+A quorum queue's channel holds back acknowledgements while more than 32 are under way, and forgets them when it is
+closed. Fetching a letter goes through the same log as they do, so what was acknowledged before it is known to be gone.
+"""
 
 
 class RabbitTransport:
@@ -108,26 +118,29 @@ class RabbitTransport:
     async def dead_letters(self, queue: QueueSpec) -> AsyncIterator[DeadLetter]:
         """Look through the dead letters of a queue, oldest first.
 
-        They are fetched without being acknowledged, and go back when the look is over. Until then nobody else sees
-        those that were fetched.
+        They are fetched without being acknowledged, all of them, and laid back before the first is given out: for
+        that time nobody else sees them. The broker puts back what was fetched in no order of its own, so they are
+        sorted by when they died.
         """
         channel = await self._link.channel()
         try:
-            async for incoming in self._fetch(channel, queue):
-                yield dead_letter_of(incoming, queue)
+            dead = await self._open_dead(channel, queue)
+            found = []
+            while incoming := await self._get(dead):
+                found.append(dead_letter_of(incoming, queue))
         finally:
-            await self._link.close_channel(channel)
+            await self._lay_back(channel)
+        for letter in sorted(found, key=_age):
+            yield letter
 
-    async def _fetch(self, channel: AbstractChannel, queue: QueueSpec) -> AsyncIterator[AbstractIncomingMessage]:
+    async def _open_dead(self, channel: AbstractChannel, queue: QueueSpec) -> AbstractQueue:
         await self._link.declare([queue])
         with self._link.errors():
-            dead = await channel.get_queue(queue.dead_letters, ensure=False)
-        while True:
-            with self._link.errors():
-                incoming = await dead.get(fail=False, timeout=ANSWER_SECONDS)
-            if incoming is None:
-                return
-            yield incoming
+            return await channel.get_queue(queue.dead_letters, ensure=False)
+
+    async def _get(self, dead: AbstractQueue) -> AbstractIncomingMessage | None:
+        with self._link.errors():
+            return await dead.get(fail=False, timeout=ANSWER_SECONDS)
 
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
         """Put dead letters back onto their queue: confirmed there before they are acknowledged here."""
@@ -138,19 +151,28 @@ class RabbitTransport:
         batch: list[tuple[AbstractIncomingMessage, Message]] = []
         channel = await self._link.channel()
         try:
-            async for incoming in self._fetch(channel, queue):
-                letter = dead_letter_of(incoming, queue)
-                if letter.handle in wanted:
+            dead = await self._open_dead(channel, queue)
+            while True:
+                incoming = await self._get(dead)
+                if incoming is not None and (letter := dead_letter_of(incoming, queue)).handle in wanted:
                     wanted.discard(letter.handle)
                     batch.append((incoming, letter.message))
-                if len(batch) == IN_FLIGHT or not wanted:
+                done = incoming is None or not wanted
+                if batch and (done or len(batch) == _AT_A_TIME):
                     replayed += await self._put_back(queue, batch)
                     batch = []
-                if not wanted:
-                    break
-            return replayed + await self._put_back(queue, batch)
+                elif done:  # and this was fetched after the last acknowledgement
+                    return replayed
         finally:
-            await self._link.close_channel(channel)
+            await self._lay_back(channel)
+
+    async def _lay_back(self, channel: AbstractChannel) -> None:
+        """Let others see what was fetched. Closing alone does it too, but some time after it has been confirmed."""
+        with suppress(BrokerUnavailableError), self._link.errors():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                underlay = await channel.get_underlay_channel()
+                await underlay.basic_nack(0, multiple=True, requeue=True)  # 0: everything that is not acknowledged
+        await self._link.close_channel(channel)
 
     async def _put_back(self, queue: QueueSpec, batch: list[tuple[AbstractIncomingMessage, Message]]) -> int:
         copies = [("", queue.name, to_amqp_copy(message, replay_headers(message))) for _, message in batch]
@@ -170,3 +192,7 @@ class RabbitTransport:
         for consumer in self._consumers:
             await consumer.stop()
         await self._link.close()
+
+
+def _age(letter: DeadLetter) -> datetime:
+    return letter.dead_at or datetime.min.replace(tzinfo=UTC)

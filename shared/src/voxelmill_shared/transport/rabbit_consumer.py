@@ -12,7 +12,7 @@ import structlog
 
 from voxelmill_shared.errors import BrokerUnavailableError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
-from voxelmill_shared.transport.headers import attempt_of
+from voxelmill_shared.transport.headers import attempt_of, dead_headers
 from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
 from voxelmill_shared.transport.rabbit_messages import delivery_count, from_amqp, to_amqp_copy
 from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, TopologyMismatchError
@@ -208,7 +208,7 @@ class RabbitDelivery:
     async def dead_letter(self, headers: Mapping[str, str | int]) -> None:
         """Settle: a copy goes to the dead-letter queue; when the broker holds it, the original is acknowledged."""
         self._check()
-        merged = {**self._message.headers, **headers}
+        merged = dead_headers(self._message, headers)
         copy = to_amqp_copy(self._message, merged, dead_id=uuid.uuid4().hex)
         await self._consumer.link.publish([(DEAD_LETTER_EXCHANGE, self.queue, copy)])
         await self._acknowledge()

@@ -1,0 +1,280 @@
+"""What only the RabbitMQ transport promises: connections are lost and come back, and the broker is what we think."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import aio_pika
+import pytest
+
+from contract.transport_kit import Broker, counted, delete_queues, letters, subscribe
+from servers.rabbitmq import RabbitMQServer, start
+from voxelmill_shared.errors import BrokerUnavailableError
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_REASON
+from voxelmill_shared.transport.rabbit import RabbitTransport
+from voxelmill_shared.transport.topology import EVENTS_EXCHANGE, Topology, TopologyMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from voxelmill_shared.transport.topology import QueueSpec
+
+pytestmark = pytest.mark.rabbitmq
+
+
+@pytest.fixture
+async def broker(rabbitmq_url: str) -> AsyncIterator[Broker]:
+    """Give the run's broker, and take away what the test made on it."""
+    broker = Broker(rabbitmq_url)
+    yield broker
+    for transport in broker.transports:
+        await transport.close()
+    await delete_queues(broker.url, broker.queues)
+
+
+class Cable:
+    """A TCP connection to the broker that a test can cut."""
+
+    def __init__(self, target: aio_pika.abc.URL) -> None:
+        self._target = target
+        self._writers: list[asyncio.StreamWriter] = []
+        self.plugged_in = True
+        self.url = ""
+
+    @asynccontextmanager
+    async def laid(self) -> AsyncIterator[Cable]:
+        """Carry connections for the time of a block."""
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = str(self._target.with_port(server.sockets[0].getsockname()[1]))
+        try:
+            yield self
+        finally:
+            server.close()
+            self.cut()
+            await server.wait_closed()
+
+    def cut(self) -> None:
+        """End every connection at once, without a word to either side."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.plugged_in:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def cable(broker: Broker) -> AsyncIterator[Cable]:
+    """Lay a cable to the broker."""
+    async with Cable(aio_pika.connection.make_url(broker.url)).laid() as cable:
+        yield cable
+
+
+@pytest.fixture
+async def remote(broker: Broker, cable: Cable) -> RabbitTransport:
+    """Give a transport behind the cable."""
+    transport = RabbitTransport(cable.url)
+    broker.transports.append(transport)
+    return transport
+
+
+@pytest.fixture
+async def work(broker: Broker) -> QueueSpec:
+    """Give a declared queue."""
+    queue = broker.queue()
+    await broker.open().declare(Topology((queue,)))
+    return queue
+
+
+async def test_a_consumer_comes_back_by_itself(
+    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+) -> None:
+    """After a cut it goes on, and what it had in hand comes again, not to be settled under the old connection."""
+    inbox, consumer = await subscribe(remote, work, prefetch=2)
+    await broker.transports[0].publish([broker.message(1), broker.message(2)])
+    old = await inbox.take(2)
+    cable.cut()
+    again = await inbox.take(2)
+    assert [(d.message.message_id, d.redelivered, d.attempt) for d in again] == [("1", True, 1), ("2", True, 1)]
+    for delivery in old:
+        for settlement in (delivery.ack(), delivery.release(), delivery.retry(0, {}), delivery.dead_letter({})):
+            with pytest.raises(BrokerUnavailableError, match="delivers it again"):
+                await settlement
+    for delivery in again:
+        await delivery.ack()
+    await counted(remote, work, ready=0, in_hand=0, waiting=0, dead=0)
+    await consumer.cancel()
+
+
+async def test_work_that_outlives_its_connection_counts(
+    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+) -> None:
+    """While a callback still works on a lost delivery, no more callbacks run than the prefetch allows."""
+    started: asyncio.Queue[str] = asyncio.Queue()
+    finish = asyncio.Event()
+    running, most = 0, 0
+
+    async def callback(delivery: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        started.put_nowait(delivery.message.message_id)  # type: ignore[attr-defined]
+        await finish.wait()
+        with suppress(BrokerUnavailableError):
+            await delivery.ack()  # type: ignore[attr-defined]
+        running -= 1
+
+    await remote.consume(work, callback, prefetch=1)
+    await remote.publish([broker.message(1)])
+    assert await asyncio.wait_for(started.get(), 20) == "1"
+    cable.cut()
+    observer = broker.transports[0]
+    await counted(observer, work, ready=0)  # it was ready for a moment, and is in hand again
+    finish.set()
+    assert await asyncio.wait_for(started.get(), 20) == "1"
+    await counted(observer, work, ready=0)
+    assert most == 1
+
+
+async def test_publishing_over_a_cut_cable(
+    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+) -> None:
+    """It fails at once while the broker is out of reach, and works again when it is not."""
+    await remote.publish([broker.message(1)])
+    cable.plugged_in = False
+    cable.cut()
+    for call in (remote.publish([broker.message(n) for n in range(500)]), remote.check(), remote.counts()):
+        # counts of nothing declared needs no broker, so that one may well answer
+        with suppress(BrokerUnavailableError):
+            assert await asyncio.wait_for(call, 15) == []
+    with pytest.raises(BrokerUnavailableError, match=r"RabbitMQ at 127\.0\.0\.1:"):
+        await remote.check()
+    cable.plugged_in = True
+    await remote.publish([broker.message(2)])
+    await counted(broker.transports[0], work, ready=2)
+
+
+async def test_cancelling_while_the_cable_is_cut(
+    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+) -> None:
+    """Cancel returns, and the consumer does not come back."""
+    inbox, consumer = await subscribe(remote, work)
+    cable.plugged_in = False
+    cable.cut()
+    await asyncio.wait_for(consumer.cancel(), 15)
+    cable.plugged_in = True
+    await broker.transports[0].publish([broker.message(1)])
+    other, _ = await subscribe(broker.open(), work)
+    assert (await other.next()).message.message_id == "1"
+    assert len(inbox) == 0
+
+
+async def test_a_deleted_queue_is_made_again(broker: Broker, work: QueueSpec) -> None:
+    """The broker ends the subscription of a deleted queue; the consumer declares the queue and goes on."""
+    transport = broker.transports[0]
+    inbox, _ = await subscribe(transport, work)
+    async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+        await channel.queue_delete(work.name)
+    publisher = broker.open()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await publisher.declare(Topology((work,)))
+                break
+            except BrokerUnavailableError:  # the queue is on its way out
+                await asyncio.sleep(0.05)
+    await publisher.publish([broker.message(1)])
+    assert (await inbox.next()).message.message_id == "1"
+
+
+async def test_a_queue_with_other_arguments(broker: Broker, work: QueueSpec) -> None:
+    """Declaring what exists otherwise says which queue is in the way."""
+    other = RabbitTransport(broker.url, delivery_limit=7)
+    broker.transports.append(other)
+    with pytest.raises(TopologyMismatchError, match=f"{work.name} exists with other arguments"):
+        await other.declare(Topology((work,)))
+    await other.check()
+
+
+async def test_messages_of_strangers(broker: Broker, work: QueueSpec) -> None:
+    """A message that somebody else published, with headers of any type, is delivered, retried and buried unharmed."""
+    key = broker.key("object.uploaded.v1")
+    async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+        exchange = await channel.get_exchange(EVENTS_EXCHANGE, ensure=False)
+        headers = {"bytes": b"\xff", "number": 1, "fraction": 0.5, "list": [1], "nothing": None}
+        await exchange.publish(aio_pika.Message(b"\xff\x00", headers=headers), key)
+    transport = broker.transports[0]
+    inbox, _ = await subscribe(transport, work)
+    delivery = await inbox.next()
+    assert (delivery.message.body, delivery.message.routing_key, delivery.attempt) == (b"\xff\x00", key, 1)
+    await delivery.retry(0, {HEADER_ATTEMPT: "no number"})
+    delivery = await inbox.next()
+    assert (delivery.message.body, delivery.message.routing_key, delivery.attempt) == (b"\xff\x00", key, 1)
+    await delivery.dead_letter({HEADER_REASON: "strange"})
+    (letter,) = await letters(transport, work)
+    assert letter.message.headers["number"] == 1
+    assert letter.message.headers["fraction"] == "0.5"
+
+
+@pytest.mark.parametrize("url", ["amqp://user:secret@127.0.0.1:{closed}/", "amqp://user:secret@127.0.0.1:{real}/"])
+async def test_no_broker_or_no_entry(broker: Broker, url: str) -> None:
+    """Nobody listens, or the password is wrong: one line that names the place and not the password."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        real = aio_pika.connection.make_url(broker.url).port
+        transport = RabbitTransport(url.format(closed=unused.getsockname()[1], real=real))
+        with pytest.raises(BrokerUnavailableError, match=r"RabbitMQ at 127\.0\.0\.1:\d+: ") as caught:
+            await transport.check()
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        await transport.close()
+
+
+async def test_a_broker_that_is_killed_loses_nothing(rabbitmq_installed: None, tmp_path: Path) -> None:
+    """After kill -9 and a new start everything confirmed is there, and consumers have come back by themselves."""
+    server = await asyncio.to_thread(start, tmp_path / "data")
+    transport = RabbitTransport(server.url)
+    try:
+        broker = Broker(server.url)
+        queue, long = broker.queue(), broker.queue("long", "b", ladder=(timedelta(seconds=1),))
+        await transport.declare(Topology((queue, replace(long, bindings=(broker.key("b"),)))))
+        await transport.publish([broker.message(number) for number in range(100)])
+        await transport.publish([broker.message("waits", key="b"), broker.message("dies", key="b")])
+        held, _ = await subscribe(transport, queue)
+        in_hand = await held.next()
+        inbox, _ = await subscribe(transport, long, prefetch=2)
+        waits, dies = await inbox.take(2)
+        await waits.retry(0, {HEADER_ATTEMPT: 2})
+        await dies.dead_letter({HEADER_REASON: "no use"})
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(BrokerUnavailableError):
+            await transport.check()
+        server = RabbitMQServer(tmp_path / "data", server.port)
+        await asyncio.to_thread(server.wait)
+        again = await inbox.next()
+        assert (again.message.message_id, again.attempt) == ("waits", 2)
+        assert (await held.next()).message.message_id == in_hand.message.message_id
+        (letter,) = await letters(transport, long)
+        assert (letter.message.message_id, letter.message.headers[HEADER_REASON]) == ("dies", "no use")
+        await counted(transport, queue, ready=101, in_hand=1)
+    finally:
+        await transport.close()
+        await asyncio.to_thread(server.stop)
