@@ -1,0 +1,112 @@
+"""Grey levels by the Standard's equations, polarity, tables and palettes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_windowing
+
+from voxelmill_shared.imaging.frames import Display, Frame, Palette, Window, WindowFunction
+from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding
+from voxelmill_thumbnail.windowing import colours, grey_levels, percentile_window, window_values
+
+
+def frame(stored: Any, **changes: Any) -> Frame:
+    values: dict[str, Any] = {
+        "photometric": "MONOCHROME2",
+        "bits_stored": 8 * stored.dtype.itemsize,
+        "signed": stored.dtype.kind == "i",
+        "modality": ModalityTransform(),
+        "voi": None,
+        "padding": None,
+        "palette": None,
+        "aspect": 1.0,
+    }
+    return Frame(stored, Display(**(values | changes)))
+
+
+@pytest.mark.parametrize("function", list(WindowFunction))
+@pytest.mark.parametrize(("centre", "width"), [(40, 400), (-600, 1500.5), (2, 2), (127.5, 255)])
+def test_windows_equal_pydicoms(function: WindowFunction, centre: float, width: float) -> None:
+    """LINEAR, LINEAR_EXACT and SIGMOID give pydicom's values (PS3.3 C.11.2.1.2 and C.11.2.1.3), rounded to 8 bits."""
+    stored = np.arange(-2000, 3000, dtype=np.int16)
+    dataset = Dataset()
+    dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = centre, width, str(function)
+    dataset.PhotometricInterpretation, dataset.BitsStored, dataset.PixelRepresentation = "MONOCHROME2", 16, 1
+    dataset.BitsAllocated = 16
+    with np.errstate(over="ignore"):
+        expected = apply_windowing(stored, dataset)
+    expected = (expected + 32768) / 65535 * 255
+    assert np.abs(window_values(stored, Window(centre, width, function)) - expected).max() < 0.52
+
+
+def test_a_linear_window_of_one_is_a_threshold() -> None:
+    """With a width of 1 the equation leaves black at or below centre - 0.5 and white above."""
+    levels = window_values(np.array([9.0, 9.5, 9.6, 10]), Window(10, 1))
+    assert levels.tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32])
+def test_tables_and_direct_computation_agree(kind: Any) -> None:
+    """The look-up by stored value gives what the equations give, for every type and sign."""
+    stored = np.linspace(-100 if np.dtype(kind).kind != "u" else 0, 120, 100).astype(kind).reshape(10, 10)
+    made = frame(stored, modality=ModalityTransform(2, -30), voi=Window(20, 150, WindowFunction.LINEAR_EXACT))
+    expected = window_values(stored.astype(float) * 2 - 30, Window(20, 150, WindowFunction.LINEAR_EXACT))
+    np.testing.assert_array_equal(grey_levels(made), expected)
+
+
+def test_monochrome1_is_inverted() -> None:
+    """In MONOCHROME1 the lowest value is white."""
+    stored = np.array([[0, 128, 255]], np.uint8)
+    assert grey_levels(frame(stored)).tolist() == [[0, 128, 255]]
+    assert grey_levels(frame(stored, photometric="MONOCHROME1")).tolist() == [[255, 127, 0]]
+
+
+def test_float_pixels_take_a_linear_window_exactly() -> None:
+    """A float image with the window 0.5 / 1 shows grey levels and not a threshold."""
+    stored = np.array([[0, 0.25, 0.5, 1]], np.float32)
+    assert grey_levels(frame(stored, voi=Window(0.5, 1))).tolist() == [[0, 64, 128, 255]]
+
+
+def test_voi_table_scales_to_its_bits() -> None:
+    """A VOI table of 10 bits goes from 0 to 1023."""
+    table = LookUpTable.from_data((4, 10, 10), [0, 341, 682, 1023])
+    stored = np.array([[0, 10, 11, 12, 13, 99]], np.uint16)
+    assert grey_levels(frame(stored, voi=table)).tolist() == [[0, 0, 85, 170, 255, 255]]
+
+
+def test_percentiles_do_not_count_padding() -> None:
+    """Without a window the percentiles of what was measured give one; padding would make the rest one grey."""
+    stored = np.full((100, 100), -30000, np.int16)
+    stored[:20, :20] = np.linspace(100, 200, 400).astype(np.int16).reshape(20, 20)
+    levels = grey_levels(frame(stored, padding=Padding(-30000, -30000)))
+    assert np.ptp(levels[:20, :20].astype(int)) > 240
+    assert (levels[30:, 30:] == 0).all()
+
+
+def test_percentile_window_of_little_content_shows_it() -> None:
+    """Where nearly all is one value the window spans what differs; where all is one value it is still a window."""
+    values = np.zeros(100_000)
+    values[:10] = 50
+    window = percentile_window(values)
+    assert (window.centre, window.width) == (25, 50)
+    assert percentile_window(np.full(10, 7.0)).width == 1
+    assert percentile_window(np.array([])).width > 0
+
+
+@pytest.mark.parametrize("top", [255, 65280])
+def test_palette_entries_of_8_and_16_bits(top: int) -> None:
+    """Entries of 16 bits are scaled down; entries that are 8-bit in spite of the descriptor are taken as they are."""
+    tables = [LookUpTable.from_data((2, 0, 16), entries) for entries in ([0, top], [top, 0], [0, 0])]
+    stored = np.array([[0, 1]], np.uint8)
+    rgb = colours(frame(stored, photometric="PALETTE COLOR", palette=Palette(*tables)))
+    assert rgb.tolist() == [[[0, 255, 0], [255, 0, 0]]]
+
+
+def test_colours_of_16_bits_are_scaled_down() -> None:
+    """RGB of 12 bits stored in 16."""
+    stored = np.array([[[0, 2048, 4095]]], np.uint16)
+    assert colours(frame(stored, photometric="RGB", bits_stored=12)).tolist() == [[[0, 128, 255]]]
