@@ -1,0 +1,200 @@
+"""The label map as a DICOM Segmentation (PS3.3 A.51), tied to the instances that it was made from.
+
+BINARY, for that is what today's readers take (dcmqi, 3D Slicer, OHIF); empty frames are left out, and the data set is
+deflated (PS3.5 A.5), which takes the bit planes to about a thirtieth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code as DicomCode
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from voxelmill_shared.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from voxelmill_segment.labels import Code, Segment
+    from voxelmill_segment.segmenter import LabelMap
+    from voxelmill_shared.imaging.volume import Volume
+
+# The modules that a segmentation shares with its source (Patient, Study, Frame of Reference), and its geometry.
+_SHARED = (
+    "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize",
+    "PatientWeight", "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "StudyInstanceUID",
+    "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
+    "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "PositionReferenceIndicator", "Manufacturer",
+    "InstanceNumber", "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime",
+)  # fmt: skip
+_TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "Manufacturer",
+)  # fmt: skip
+_SERIES_NUMBER = 9001
+_FAMILY = DicomCode("123104", "DCM", "Morphological Operations")  # CID 7162
+
+
+def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, sources: Sequence[Path], model: str) -> bool:
+    """Write a label map as a DICOM Segmentation.
+
+    Segments are numbered from 1 without gaps, as BINARY demands (PS3.3 C.8.20.4), in the order of their numbers in the
+    label map; Segment Label is the segment's name. Segments without voxels are left out. The positions of the frames
+    are those of the source, so a tilted gantry (a sheared volume) comes out right. The same input gives the same bytes:
+    UIDs are derived from the content, dates are those of the source.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    label_map
+        The labels; their slices are those of the volume.
+    volume
+        The volume that was segmented: it knows which file and frame each slice is from.
+    sources
+        The files that the volume was read from, in the order in which they were given to the reader.
+    model
+        Name and revision of the model, for Segment Algorithm Name.
+
+    Returns
+    -------
+    bool
+        False, and nothing is written, if there is no segment with voxels.
+    """
+    present = np.bincount(label_map.labels.ravel(), minlength=256)
+    segments = [segment for segment in label_map.segments if present[segment.number]]
+    if not segments:
+        return False
+    headers = [pydicom.dcmread(source, stop_before_pixels=True) for source in sources]
+    uid = _derived_uid("instance", label_map, headers, model)
+    images, frames = _arrange(label_map, volume, headers, uid)
+    renumber = np.zeros(256, np.uint8)
+    for number, segment in enumerate(segments, start=1):
+        renumber[segment.number] = number
+    seg = hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=renumber[frames],
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(number, segment, model) for number, segment in enumerate(segments, start=1)],
+        series_instance_uid=_derived_uid("series", label_map, headers, model),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=1,
+        manufacturer="Voxelmill",
+        manufacturer_model_name="Voxelmill",
+        software_versions=__version__,
+        device_serial_number="0",
+        content_label="SEGMENTATION",
+        content_description=f"Automatic segmentation, {model}",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=True,
+    )
+    seg.SeriesDescription = f"Segmentation, {model}"
+    _make_repeatable(seg, images[0], uid)
+    seg.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian  # pydicom deflates as it writes
+    seg.save_as(path)
+    return True
+
+
+def _arrange(
+    label_map: LabelMap, volume: Volume, headers: Sequence[Dataset], uid: str
+) -> tuple[list[Dataset], npt.NDArray[np.uint8]]:
+    """Return the source images and the labels, frame by frame in the same order."""
+    if len(set(volume.instance_order)) == 1 and int(headers[volume.instance_order[0]].get("NumberOfFrames", 1)) > 1:
+        header = headers[volume.instance_order[0]]
+        frames = np.zeros((int(header.NumberOfFrames), *label_map.labels.shape[1:]), np.uint8)
+        frames[list(volume.frame_order)] = label_map.labels
+        return [header], frames
+    reference = volume.frame_of_reference_uid or _uid(f"frame of reference of {uid}")
+    first = headers[volume.instance_order[0]]
+    # One series has one orientation and one spacing: what differs in the last digits is rounding.
+    shared = {name: first[name].value for name in ("ImageOrientationPatient", "PixelSpacing") if name in first}
+    images = [_source(headers[number], reference, shared) for number in volume.instance_order]
+    return images, label_map.labels
+
+
+def _source(header: Dataset, frame_of_reference: str, shared: dict[str, Any]) -> Dataset:
+    """Return what a segmentation needs of a source's header; attributes of Type 2 that are missing are empty."""
+    source = Dataset()
+    for keyword in _SHARED:
+        if keyword in header:
+            source[keyword] = header[keyword]
+    for keyword in _TYPE_2:
+        if keyword not in source:
+            setattr(source, keyword, "")
+    for keyword, value in shared.items():
+        setattr(source, keyword, value)
+    source.FrameOfReferenceUID = frame_of_reference
+    if not source.get("SOPClassUID"):
+        source.SOPClassUID = CTImageStorage  # an anonymiser's doing; a reference without a class is of no use
+    return source
+
+
+def _describe(number: int, segment: Segment, model: str) -> hd.seg.SegmentDescription:
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=segment.name,
+        segmented_property_category=_code(segment.category),
+        segmented_property_type=_code(segment.type),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model,
+            version=__version__,
+            family=_FAMILY,
+        ),
+        display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
+    )
+    if segment.modifier is not None:
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            hd.sr.CodedConcept.from_code(_code(segment.modifier))
+        ]
+    return description
+
+
+def _code(code: Code) -> DicomCode:
+    return DicomCode(code.value, code.scheme, code.meaning)
+
+
+def _make_repeatable(seg: Dataset, source: Dataset, uid: str) -> None:
+    """Replace what is random or of this moment: a job done again after a crash gives the same bytes."""
+    date, time = _when(source)
+    seg.ContentDate, seg.ContentTime = date, time
+    seg.SeriesDate, seg.SeriesTime = date, time
+    seg.InstanceCreationDate, seg.InstanceCreationTime = date, time
+    for equipment in seg.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = date + time
+    organization = _uid(f"dimension organization of {uid}")
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    for item in seg.DimensionIndexSequence:
+        item.DimensionOrganizationUID = organization
+
+
+def _when(source: Dataset) -> tuple[str, str]:
+    for kind in ("Content", "Acquisition", "Series", "Study"):
+        date, time = source.get(f"{kind}Date"), source.get(f"{kind}Time")
+        if date and time:
+            return str(date), str(time)
+    return "19000101", "000000"
+
+
+def _derived_uid(what: str, label_map: LabelMap, headers: Sequence[Dataset], model: str) -> str:
+    digest = hashlib.sha256(f"{what}\n{model}\n{[segment.number for segment in label_map.segments]}\n".encode())
+    for uid in sorted(str(header.SOPInstanceUID) for header in headers):
+        digest.update(uid.encode())
+    digest.update(label_map.labels.tobytes())
+    return _uid(digest.hexdigest())
+
+
+def _uid(text: str) -> str:
+    """Return a UID of a UUID (PS3.5 B.2) that follows from a text."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
