@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from voxelmill_shared.errors import DatabaseUnavailableError, VoxelmillError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import aiosqlite
     from sqlalchemy import URL, Connection
     from sqlalchemy.engine import Dialect, ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -166,7 +169,7 @@ def is_sqlite(of: AsyncEngine | AsyncConnection) -> bool:
 async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         connection = await engine.connect()
-    except (OSError, TimeoutError, PoolTimeoutError, DBAPIError) as error:
+    except (OSError, TimeoutError, PoolTimeoutError, DBAPIError, sqlite3.Error) as error:
         # While a connection is being made, every error is about the database as a whole.
         raise _unavailable(engine.url, error) from error
     try:
@@ -194,12 +197,8 @@ def _open_sqlite(url: URL, busy_seconds: float) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, see `begin`
-        cursor = connection.cursor()
         try:
-            # FULL: what is committed outlives a power cut also in WAL mode (sqlite.org/pragma.html#pragma_synchronous).
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+            connection.run_async(partial(_set_up_sqlite, busy_seconds=busy_seconds))
         except BaseException:
             connection.close()  # nobody knows of it yet, and its thread would live on
             raise
@@ -210,6 +209,28 @@ def _open_sqlite(url: URL, busy_seconds: float) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+async def _set_up_sqlite(connection: aiosqlite.Connection, busy_seconds: float) -> None:
+    try:
+        async with asyncio.timeout(busy_seconds):
+            while not await _switches_to_wal(connection):  # noqa: ASYNC110 - only SQLite knows when it is free
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise sqlite3.OperationalError("database is locked") from None
+    # FULL: what is committed outlives a power cut also in WAL mode (sqlite.org/pragma.html#pragma_synchronous).
+    await connection.executescript("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+
+
+async def _switches_to_wal(connection: aiosqlite.Connection) -> bool:
+    """Switch a database to WAL mode; False if others hold it, which SQLite itself does not wait for in this case."""
+    try:
+        await connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _open_postgresql(url: URL, statement_seconds: float) -> AsyncEngine:
