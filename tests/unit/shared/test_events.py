@@ -120,8 +120,7 @@ def test_ids_are_stable_between_releases() -> None:
         (EVENTS[4], {"job_id": "other"}),
         (EVENTS[8], {"stage": Stage.THUMBNAIL}),
         (EVENTS[9], {"replays": 1}),
-        (EVENTS[10], {"status": Status.COMPLETE}),
-        (EVENTS[10], {"skipped_stages": (Stage.SEGMENT,)}),
+        (EVENTS[10], {"receipt": DocumentRef(key="k.json", sha256="1" * 64)}),
     ],
 )
 def test_another_content_is_another_event(event: Event, change: dict[str, Any]) -> None:

@@ -164,6 +164,9 @@ class SeriesIndexed(SeriesEvent):
     skipped_stages: tuple[Stage, ...] = ()
 
     def content_key(self) -> str:
-        """Revision, job and how each stage ended."""
-        failed, skipped = ",".join(self.failed_stages), ",".join(self.skipped_stages)
-        return f"r{self.revision}:{self.job_id}:{self.status}:{failed}:{skipped}"
+        """Revision, job and receipt: a receipt that is another document than before, after a replay say, is news.
+
+        A receipt is made from what the stages have recorded alone, so the same work gives the same receipt however
+        often, and whenever, it is written.
+        """
+        return f"r{self.revision}:{self.job_id}:{self.receipt.sha256}"
