@@ -14,6 +14,7 @@ from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
 from voxelmill_ingest.ledger import Ledger
+from voxelmill_ingest.reconciler import Reconciler
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
 from voxelmill_shared.database import check, open_database
@@ -53,6 +54,10 @@ def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = 
         owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
         lease=timedelta(seconds=settings.lease_seconds),
     )
+    background = [relay.run, assembler.run]
+    if settings.reconcile_seconds:
+        every = timedelta(seconds=settings.reconcile_seconds)
+        background.append(Reconciler(engine, parts.stores.inbox, parts.transport, source, every).run)
     child = Child(TARGET, parts.limits)
     unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds())
     handlers: dict[type[Event], Handler] = {
@@ -63,7 +68,7 @@ def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = 
         name="ingest",
         stage=Stage.INGEST,
         subscriptions=(Subscription(INGEST, handlers, prefetch=settings.concurrency),),
-        background=(relay.run, assembler.run),
+        background=tuple(background),
         resources=(_database(engine, parts.database_url), _ending(child)),
         checks={
             "database": partial(check, engine),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from voxelmill_ingest.assembly import Patience
 from voxelmill_ingest.unpack import Bounds
@@ -26,6 +26,9 @@ class IngestSettings(SharedSettings):
     upload_seconds: PositiveFloat = Field(60.0, description="how long a series waits for its upload to be completed")
     regular_slices: PositiveInt = Field(10, description="how many evenly spaced slices say that there are no gaps")
     lease_seconds: PositiveFloat = Field(60.0, description="how long a replica holds a series that it completes")
+    reconcile_seconds: NonNegativeFloat = Field(
+        0.0, description="the pause between two listings of the inbox, for what no notification told of; 0: never"
+    )
     concurrency: PositiveInt = Field(32, description="how many messages are in hand at a time")
 
     archive_members: PositiveInt = Field(100_000, description="the most members of an archive")
