@@ -1,0 +1,121 @@
+"""The DICOM Segmentation, read back by pydicom and highdicom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from unit.segment.torso import torso, write_series
+from voxelmill_segment.dicom_seg import write_dicom_seg
+from voxelmill_segment.labels import AIRWAYS, BONES, LUNG_LEFT
+from voxelmill_segment.segmenter import LabelMap
+from voxelmill_shared.imaging.series import read_series
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from voxelmill_shared.imaging.volume import Volume
+
+SEGMENTS = (LUNG_LEFT, AIRWAYS, BONES)
+
+
+def small(shear: float = 0.0) -> Volume:
+    volume = torso()
+    affine = volume.affine.copy()
+    affine[1, 2] = shear
+    return replace(volume, voxels=np.ascontiguousarray(volume.voxels[20:32]), affine=affine)
+
+
+def labelled(volume: Volume) -> LabelMap:
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    labels[2:7, 30:50, 70:90] = LUNG_LEFT.number
+    labels[3:11, 55:60, 40:70] = BONES.number
+    return LabelMap(labels, volume.affine, SEGMENTS)
+
+
+def written(tmp_path: Path, *, shear: float = 0.0, **attributes: object) -> tuple[Path, LabelMap, Volume]:
+    paths = write_series(tmp_path / "in", small(shear), **attributes)
+    shuffled = paths[5:] + paths[:5]
+    volume = read_series(shuffled)
+    label_map = labelled(volume)
+    path = tmp_path / "seg.dcm"
+    assert write_dicom_seg(path, label_map, volume, shuffled, "threshold 1")
+    return path, label_map, volume
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """Frames, positions, names, codes and colours; the empty segment is left out, numbers have no gaps."""
+    path, label_map, volume = written(tmp_path)
+    seg = hd.seg.segread(path)
+    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == ["lung_left", "bones"]
+    read = seg.get_volume(combine_segments=True, skip_overlap_checks=False)
+    expected = np.zeros_like(label_map.labels)
+    expected[label_map.labels == LUNG_LEFT.number], expected[label_map.labels == BONES.number] = 1, 2
+    for k in range(read.array.shape[0]):
+        first = read.affine @ (k, 0, 0, 1)
+        slice_ = round(float((first[2] - volume.affine[2, 3]) / volume.affine[2, 2]))
+        np.testing.assert_allclose(first[:3], volume.affine[:3, 3] + slice_ * volume.affine[:3, 2], atol=1e-3)
+        np.testing.assert_array_equal(read.array[k], expected[slice_])
+    lung = seg.SegmentSequence[0]
+    assert lung.SegmentedPropertyTypeCodeSequence[0].CodeValue == "39607008"
+    modifier = lung.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+    assert (modifier.CodeValue, modifier.CodingSchemeDesignator) == ("7771000", "SCT")
+    colour = hd.color.CIELabColor.from_dicom_value(lung.RecommendedDisplayCIELabValue).to_rgb()
+    np.testing.assert_allclose(colour, LUNG_LEFT.rgb, atol=2)
+
+
+def test_it_names_its_patient_study_and_sources(tmp_path: Path) -> None:
+    """A viewer files it beside its series and finds the instances."""
+    path, label_map, _ = written(tmp_path)
+    seg = pydicom.dcmread(path)
+    assert (seg.PatientID, seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("T1", "1.2.1", "1.2.4")
+    assert seg.SeriesInstanceUID != "1.2.2"
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert len(referenced) == len(label_map.labels)
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        assert int(source.rsplit(".", 1)[1]) - 1 == round((position[2] + 900) / 4)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Work that is done again after a crash is not another result."""
+    one, _, _ = written(tmp_path / "one")
+    other, _, _ = written(tmp_path / "other")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_tilted_gantry_keeps_its_positions(tmp_path: Path) -> None:
+    """Sheared slices: every frame lies where its source lies."""
+    path, label_map, volume = written(tmp_path, shear=1.2)
+    assert volume.affine[1, 2] == pytest.approx(1.2)
+    seg = pydicom.dcmread(path)
+    planes = {
+        tuple(float(v) for v in g.PlanePositionSequence[0].ImagePositionPatient)
+        for g in seg.PerFrameFunctionalGroupsSequence
+    }
+    found = np.flatnonzero((label_map.labels > 0).any((1, 2)))
+    expected = [volume.affine[:3, 3] + k * volume.affine[:3, 2] for k in found]
+    np.testing.assert_allclose(sorted(planes, key=lambda p: p[2]), expected, atol=1e-3)
+
+
+def test_headers_with_gaps_are_enough(tmp_path: Path) -> None:
+    """Anonymised series lack what the Standard demands; the result is written all the same."""
+    path, _, _ = written(tmp_path, StudyDate="", StudyTime="", FrameOfReferenceUID="", PatientID="")
+    seg = pydicom.dcmread(path)
+    assert seg.FrameOfReferenceUID.startswith("2.25.")
+    assert seg.PatientBirthDate == ""
+
+
+def test_nothing_found_writes_nothing(tmp_path: Path) -> None:
+    """A segmentation without frames would be no segmentation."""
+    paths = write_series(tmp_path / "in", small())
+    volume = read_series(paths)
+    empty = LabelMap(np.zeros(volume.voxels.shape, np.uint8), volume.affine, SEGMENTS)
+    assert not write_dicom_seg(tmp_path / "seg.dcm", empty, volume, paths, "threshold 1")
+    assert not (tmp_path / "seg.dcm").exists()

@@ -1,0 +1,126 @@
+"""The domain half of the stage: files in, files out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from unit.segment.torso import dice, silent, torso, write_series
+from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, SegmentTask, segment_series
+from voxelmill_shared.child import Child, Limits
+from voxelmill_shared.events import ObjectKind
+from voxelmill_shared.imaging.labelmap import read_label_map, write_label_map
+from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.plan import ModelName, Organ, Plan
+from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError, WorkResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LUNG_LOBES = range(10, 15)
+SKELETON = (25, 26, *range(27, 51), *range(69, 79), *range(91, 117))
+"""Numbers of the reference labels (version 2 of the 117 classes of Wasserthal et al. 2023)."""
+
+
+def task(paths: list[Path], output: Path, kind: ObjectKind = ObjectKind.DICOM, **plan: object) -> SegmentTask:
+    modality = "CT" if kind is ObjectKind.DICOM else ""
+    return SegmentTask(tuple(paths), kind, modality, Plan.model_validate(plan), output)
+
+
+def names(result: WorkResult) -> set[str]:
+    return {file.name for file in result.files}
+
+
+async def test_a_series_is_segmented_in_a_child(tmp_path: Path) -> None:
+    """Label map, DICOM SEG and statistics stand; the mesh stage finds numbers, names and colours."""
+    volume = torso()
+    paths = write_series(tmp_path / "in", volume)
+    child = Child("voxelmill_segment.work:segment_series", Limits(memory_bytes=8 << 30, seconds=200))
+    steps: list[str] = []
+    try:
+        result: WorkResult = await child.call(task(paths, tmp_path / "out"), steps.append)
+    finally:
+        await child.close()
+    assert names(result) == {LABEL_MAP, DICOM_SEG, STATISTICS}
+    assert all(file.path.stat().st_size for file in result.files)
+    assert steps[0] == "read"
+    assert set(result.seconds) == set(steps)
+    label_map = read_label_map(tmp_path / "out" / LABEL_MAP)
+    np.testing.assert_allclose(label_map.affine, volume.affine, atol=1e-4)
+    assert label_map.labels.shape == volume.voxels.shape
+    segments = {segment["name"]: segment for segment in result.measurements["segments"]}
+    assert set(segments) >= {"lung_left", "lung_right", "airways", "bones"}
+    assert segments["lung_left"]["volume_ml"] < segments["lung_right"]["volume_ml"]
+    assert len(segments["bones"]["rgb"]) == 3
+    document = json.loads((tmp_path / "out" / STATISTICS).read_text())
+    assert document["segments"][0]["volume_ml"] == segments["lung_left"]["volume_ml"]
+    assert document["volume"] == result.measurements["volume"]
+    assert json.loads(json.dumps(result.measurements)) == result.measurements
+
+
+def test_an_mr_series_is_skipped_before_it_is_read(tmp_path: Path) -> None:
+    """The model is for CT."""
+    request = SegmentTask((tmp_path / "absent",), ObjectKind.DICOM, "MR", Plan(), tmp_path)
+    with pytest.raises(NotApplicableError, match="this series is MR"):
+        segment_series(request, silent)
+
+
+def test_the_readers_refusal_passes_through(tmp_path: Path) -> None:
+    """A missing slice is the reader's reason, not ours."""
+    paths = write_series(tmp_path / "in", torso())
+    with pytest.raises(UnsupportedSeriesError):
+        segment_series(task(paths[:10] + paths[14:], tmp_path / "out"), silent)
+
+
+def test_a_model_to_come_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Nothing is fetched for a model that is not there."""
+    with pytest.raises(Exception, match="comes with a later version"):
+        segment_series(task([tmp_path / "absent"], tmp_path, model=ModelName.TOTALSEGMENTATOR), silent)
+
+
+def test_nifti_has_no_dicom_segmentation(tmp_path: Path, data: Path) -> None:
+    """There are no instances to refer to, and the record says so. Against the reference labels: lungs and bones."""
+    folder = data / "nifti" / "totalseg"
+    result = segment_series(task([folder / "example_ct.nii.gz"], tmp_path, ObjectKind.NIFTI), silent)
+    assert names(result) == {LABEL_MAP, STATISTICS}
+    assert any("no segmentation.dcm" in warning for warning in result.warnings)
+    labels = np.asarray(nib.load(tmp_path / LABEL_MAP).dataobj)
+    reference = np.asarray(nib.load(folder / "example_seg_fast_force_split.nii.gz").dataobj)
+    assert dice(np.isin(labels, (2, 3)), np.isin(reference, LUNG_LOBES)) > 0.95
+    assert dice(labels == 2, np.isin(reference, (10, 11))) > 0.94
+    assert dice(labels == 5, np.isin(reference, SKELETON)) > 0.88
+
+
+def test_an_abdomen_of_twenty_slices_has_no_lungs(tmp_path: Path, data: Path) -> None:
+    """Gas in the stomach is no lung; the arms beside the body belong to it, the table does not."""
+    paths = sorted((data / "totalseg_ct_dicom_20").iterdir())
+    result = segment_series(task(paths, tmp_path), silent)
+    volumes = {segment["name"]: segment["volume_ml"] for segment in result.measurements["segments"]}
+    assert volumes["lung_left"] == volumes["lung_right"] == volumes["airways"] == 0
+    assert 120 < volumes["bones"] < 320
+    assert DICOM_SEG in names(result)
+    labels = read_label_map(tmp_path / LABEL_MAP).labels
+    assert labels[:, 330:345, 480:485].any()
+    assert not labels[:, 430:].any()
+
+
+def test_a_nifti_in_any_orientation_gives_left_lungs_on_the_left(tmp_path: Path, data: Path) -> None:
+    """The same CT stored mirrored gives the same volumes."""
+    volume = read_nifti(data / "nifti" / "totalseg" / "example_ct.nii.gz")
+    assert volume.orientation == "RAS"
+    plain = segment_series(
+        task([data / "nifti" / "totalseg" / "example_ct.nii.gz"], tmp_path / "a", ObjectKind.NIFTI, organ=Organ.LUNGS),
+        silent,
+    )
+    mirrored = volume.to_lps()
+    shifted = (mirrored.voxels.astype(np.int32) + 2000).astype(np.uint16)
+    write_label_map(tmp_path / "ct.nii.gz", shifted, mirrored.affine)
+    image = nib.load(tmp_path / "ct.nii.gz")
+    hu = (np.asarray(image.dataobj).astype(np.int32) - 2000).astype(np.int16)
+    nib.save(nib.Nifti1Image(hu, image.affine), tmp_path / "lps.nii")
+    other = segment_series(task([tmp_path / "lps.nii"], tmp_path / "b", ObjectKind.NIFTI, organ=Organ.LUNGS), silent)
+    assert plain.measurements["segments"] == other.measurements["segments"]
