@@ -105,6 +105,8 @@ def test_stored_values_equal_pydicoms(data: Path, path: str) -> None:
         ("transfer_syntaxes/examples_ybr_color.dcm", 30, "RGB"),
         ("transfer_syntaxes/TestPattern_JPEG-Baseline_YBR422.dcm", 1, "RGB"),
         ("transfer_syntaxes/GDCMJ2K_TextGBR.dcm", 1, "RGB"),
+        ("transfer_syntaxes/HTJ2KLossless_08_RGB.dcm", 1, "RGB"),
+        ("transfer_syntaxes/HTJ2K_08_RGB.dcm", 1, "RGB"),
         ("transfer_syntaxes/US-YBR_FULL_422-EVRLE.dcm", 1, "YBR_FULL_422"),
         ("transfer_syntaxes/TestPattern_Palette_16.dcm", 1, "PALETTE COLOR"),
         ("transfer_syntaxes/CT0012.fragmented_no_bot_jpeg_baseline.51.dcm", 2, "MONOCHROME2"),

@@ -20,7 +20,6 @@ from rle.rle import decode_frame as decode_rle
 
 from voxelmill_shared.imaging.codestream import Codestream, read_codestream
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.transform import Padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +139,13 @@ def _read_jpeg(image: DicomImage, encoded: bytes, claim: Codestream) -> tuple[St
 
 
 def _read_rle(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
-    cells = np.frombuffer(decode_rle(encoded, image.rows * image.columns, image.bits_allocated, "<"), np.uint8)
+    try:
+        decoded = decode_rle(encoded, image.rows * image.columns, image.bits_allocated, "<")
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # not importable, and not an Exception: Rust's index errors
+            raise
+        raise ValueError(f"broken RLE segments ({error})") from None
+    cells = np.frombuffer(decoded, np.uint8)
     kind = np.dtype(f"<u{max(1, image.bits_allocated // 8)}")
     planes = cells.view(kind).reshape(-1, image.rows, image.columns)
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), image.photometric
@@ -173,7 +178,9 @@ def _ask_pydicom(image: DicomImage, frame: int, first: Exception) -> tuple[Store
         whole = pydicom.dcmread(image.path, force=True)
         if not whole.file_meta.get("TransferSyntaxUID"):
             whole.file_meta.TransferSyntaxUID = image.transfer_syntax
-        cells = pixel_array(whole, index=frame, raw=True)
+        # Of RLE's decoders only pydicom's own is another than the one that has just failed.
+        plugin = "pydicom" if image.transfer_syntax == _RLE else ""
+        cells = pixel_array(whole, index=frame, raw=True, decoding_plugin=plugin)
     except _DECODER_ERRORS:
         raise Unsupported.UNDECODABLE_PIXELS.error(
             f"{image.name}: the pixels of frame {frame + 1} cannot be decoded as "
@@ -208,7 +215,7 @@ def stored_values(image: DicomImage, cells: Stored) -> Stored:
         return extended
     limit = (1 << bits) - 1
     if bits < width and unsigned.size and int(unsigned.max()) > limit:
-        padding = Padding.of(image.header, signed=False, bits_allocated=image.bits_allocated)
+        padding = image.padding
         if padding is None or padding.high <= limit or not padding.mask(unsigned[unsigned > limit]).all():
             unsigned = unsigned & unsigned.dtype.type(limit)
     return unsigned

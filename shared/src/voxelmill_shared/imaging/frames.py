@@ -128,7 +128,6 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
         voi = _voi(image.functional_group(frame, "FrameVOILUTSequence"), image.header)
         palette = _palette(image.header) if photometric == "PALETTE COLOR" else None
         aspect = _aspect(image, frame)
-        padding = Padding.of(image.header, signed=image.signed, bits_allocated=image.bits_allocated)
     except HEADER_ERRORS as error:
         raise _senseless(image, "description of how to show it", error) from None
     return Display(
@@ -137,7 +136,7 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
         signed=image.signed,
         modality=modality_transform_of(image, frame),
         voi=voi,
-        padding=padding,
+        padding=image.padding,
         palette=palette,
         aspect=aspect,
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import pydicom
 from pydicom.encaps import generate_frames, get_frame
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.transform import Padding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 HEADER_ERRORS = (
+    BytesLengthException,
     InvalidDicomError,
     ArithmeticError,
     AttributeError,
@@ -81,6 +83,8 @@ class DicomImage:
         How a stored value lies in its cell (PS3.5 8.1.1).
     photometric
         Photometric Interpretation (PS3.3 C.7.6.3.1.2), `MONOCHROME2`.
+    padding
+        The stored values that are no image.
     keyword
         Which of the three kinds of pixel data there are.
     little_endian
@@ -103,6 +107,7 @@ class DicomImage:
     signed: bool
     planar: bool
     photometric: str
+    padding: Padding | None
     keyword: PixelKeyword
     little_endian: bool
     compressed: bool
@@ -113,6 +118,19 @@ class DicomImage:
     def name(self) -> str:
         """The file's name, for messages."""
         return self.path.name
+
+    def text(self, keyword: str) -> str:
+        """Return an element as text, empty where it is absent.
+
+        Raises
+        ------
+        UnsupportedSeriesError
+            If the element cannot be read.
+        """
+        try:
+            return str(self.header.get(keyword) or "")
+        except HEADER_ERRORS as error:
+            raise Unsupported.UNREADABLE_HEADER.error(f"{self.name}: {keyword} cannot be read ({error})") from None
 
     @property
     def frame_bytes(self) -> int:
@@ -193,7 +211,9 @@ def open_image(path: Path) -> DicomImage:
         if element is None:
             raise Unsupported.NOT_AN_IMAGE.error(f"{path.name}: there are no pixels in it")
         image = _describe(path, header, transfer_syntax, element, little_endian=little)
-    except HEADER_ERRORS as error:
+    except (*HEADER_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the machine's fault; pydicom's own, for sequences that end too soon, have no number
         raise Unsupported.UNREADABLE_HEADER.error(
             f"{path.name}: the header cannot be read ({type(error).__name__}: {error})"
         ) from None
@@ -241,6 +261,7 @@ def _describe(
     allocated = number("BitsAllocated", default_bits)
     stored = number("BitsStored", allocated)
     samples = number("SamplesPerPixel", 1)
+    signed = bool(number("PixelRepresentation", 0))
     return DicomImage(
         path=path,
         header=header,
@@ -252,9 +273,10 @@ def _describe(
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=number("HighBit", stored - 1),
-        signed=bool(number("PixelRepresentation", 0)),
+        signed=signed,
         planar=bool(number("PlanarConfiguration", 0)),
         photometric=str(header.get("PhotometricInterpretation") or ("RGB" if samples == 3 else "MONOCHROME2")),
+        padding=Padding.of(header, signed=signed, bits_allocated=allocated),
         keyword=element.keyword,
         little_endian=little_endian,
         compressed=element.compressed,

@@ -192,7 +192,10 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], list[str]]:
         raise Unsupported.NO_GEOMETRY.error(
             f"{name}: neither qform nor sform is set, so left and right cannot be told apart"
         )
-    affine = RAS_TO_LPS @ np.asarray(header.get_best_affine(), np.float64)
+    try:
+        affine = RAS_TO_LPS @ np.asarray(header.get_best_affine(), np.float64)
+    except ValueError as error:  # quaternions that are none
+        raise Unsupported.BAD_GEOMETRY.error(f"{name}: its orientation makes no sense ({error})") from None
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:

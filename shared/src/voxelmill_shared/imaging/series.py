@@ -15,12 +15,13 @@ from voxelmill_shared.imaging.frames import modality_transform_of
 from voxelmill_shared.imaging.geometry import FramePlane, SliceStack, plane_of, stack
 from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.transform import ModalityTransform, Padding, Values
 from voxelmill_shared.imaging.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from voxelmill_shared.imaging.transform import ModalityTransform, Padding, Values
 
 MAX_VOXELS = 1 << 31
 """The largest volume that is read: 4 GiB of int16."""
@@ -140,15 +141,14 @@ def lay_out(images: Sequence[DicomImage]) -> SeriesLayout:
 
     stacked = stack(planes, same_content)
     transforms = tuple(modality_transform_of(images[plane.image], plane.frame) for plane in stacked.planes)
-    modality = str(images[0].header.get("Modality") or "")
+    modality = images[0].text("Modality")
     if modality == "CT":
         warnings += _about_units(images)
-    paddings = [Padding.of(i.header, signed=i.signed, bits_allocated=i.bits_allocated) for i in images]
     return SeriesLayout(
         images=tuple(images),
         stack=stacked,
         transforms=transforms,
-        paddings=tuple(paddings[plane.image] for plane in stacked.planes),
+        paddings=tuple(images[plane.image].padding for plane in stacked.planes),
         modality=modality,
         frame_of_reference_uid=uid,
         warnings=tuple(warnings),
@@ -157,13 +157,13 @@ def lay_out(images: Sequence[DicomImage]) -> SeriesLayout:
 
 def _check_kind(images: Sequence[DicomImage]) -> None:
     for image in images:
-        derived = _DERIVED.get(str(image.header.get("SOPClassUID") or ""))
+        derived = _DERIVED.get(image.text("SOPClassUID"))
         if derived:
             raise Unsupported.DERIVED_OBJECT.error(f"{image.name}: it is {derived}, not an image series")
         if image.samples != 1 or not image.photometric.startswith("MONOCHROME"):
             raise Unsupported.COLOUR_IMAGES.error(f"{image.name}: it is in colour ({image.photometric})")
     for keyword in ("SeriesInstanceUID", "Modality"):
-        values = {str(image.header.get(keyword) or "") for image in images}
+        values = {image.text(keyword) for image in images}
         if len(values) > 1:
             raise Unsupported.MIXED_SERIES.error(f"the files have {len(values)} different values of {keyword}")
     sizes = Counter((image.rows, image.columns) for image in images)
@@ -173,7 +173,7 @@ def _check_kind(images: Sequence[DicomImage]) -> None:
 
 
 def _frame_of_reference(images: Sequence[DicomImage]) -> tuple[str, list[str]]:
-    uids = Counter(str(image.header.get("FrameOfReferenceUID") or "") for image in images)
+    uids = Counter(image.text("FrameOfReferenceUID") for image in images)
     del uids[""]
     if len(uids) < 2:
         return next(iter(uids), ""), []
@@ -186,7 +186,7 @@ def _frame_of_reference(images: Sequence[DicomImage]) -> tuple[str, list[str]]:
 
 
 def _about_units(images: Sequence[DicomImage]) -> list[str]:
-    kinds = {str(image.header.get("RescaleType") or "HU").upper() for image in images} - {"HU", "US"}
+    kinds = {(image.text("RescaleType") or "HU").upper() for image in images} - {"HU", "US"}
     return [f"the values are {', '.join(sorted(kinds))} and not HU (Rescale Type)"] if kinds else []
 
 
