@@ -205,11 +205,12 @@ def _threshold(costs: Array, alive: Array, wanted: int) -> float:
     A float32 that is not negative orders like its bits, so their upper half makes a histogram without any scale.
     """
     bits = costs.view(np.uint32)
-    histogram = np.zeros(1 << 16, np.int64)
+    infinite = 0x7F80
+    histogram = np.zeros(infinite + 1, np.int64)
     for i in range(alive.size):
         histogram[bits[alive[i]] >> 16] += 1
     total = 0
-    for upper in range(1 << 16):
+    for upper in range(infinite):
         total += histogram[upper]
         if total >= wanted:
             return float(np.array([(upper << 16) | 0xFFFF], np.uint32).view(np.float32)[0])

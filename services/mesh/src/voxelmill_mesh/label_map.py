@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from voxelmill_shared.work import UnsupportedSeriesError
 
@@ -61,7 +63,7 @@ def read_label_map(path: Path) -> LabelMap:
             body = gzip.decompress(body)
         image = Nifti1Image.from_stream(io.BytesIO(body))
         voxels = np.asanyarray(image.dataobj)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError) as error:
         raise UnsupportedSeriesError("label-map-unreadable", f"the label map cannot be read: {error}") from error
     affine = _RAS_TO_LPS @ np.asarray(image.affine, np.float64)
     if voxels.ndim != 3 or not voxels.size or voxels.dtype.kind not in "iu":

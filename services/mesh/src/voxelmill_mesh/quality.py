@@ -26,9 +26,9 @@ class MeshQuality:
 
 
 MESH_QUALITY: dict[Quality, MeshQuality] = {
-    Quality.FAST: MeshQuality(smoothing_iterations=6, least_triangles=1_000),
-    Quality.NORMAL: MeshQuality(smoothing_iterations=12, least_triangles=2_000),
-    Quality.HIGH: MeshQuality(smoothing_iterations=24, least_triangles=4_000),
+    Quality.FAST: MeshQuality(smoothing_iterations=8, least_triangles=1_000),
+    Quality.NORMAL: MeshQuality(smoothing_iterations=16, least_triangles=2_000),
+    Quality.HIGH: MeshQuality(smoothing_iterations=32, least_triangles=4_000),
 }
 
 

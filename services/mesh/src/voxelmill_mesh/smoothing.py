@@ -68,7 +68,7 @@ def smooth(net: SurfaceNet, iterations: int) -> NDArray[np.float32]:
     One iteration is a step that shrinks and a step that inflates. The result does not depend on the number of cores:
     every step reads the old positions only. No vertex leaves the outer faces of the label map's voxels.
     """
-    if not iterations:
+    if not iterations or not len(net.vertices):
         return net.vertices
     old = net.vertices.copy()
     new = np.empty_like(old)
