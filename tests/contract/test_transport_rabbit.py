@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aio_pika
 import pytest
 
-from contract.transport_kit import Broker, counted, delete_queues, letters, subscribe
+from contract.transport_kit import SOON, Broker, counted, delete_queues, letters, subscribe
 from servers.rabbitmq import RabbitMQServer, start
 from voxelmill_shared.errors import BrokerUnavailableError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_REASON
@@ -97,19 +97,27 @@ async def remote(broker: Broker, cable: Cable) -> RabbitTransport:
 
 
 @pytest.fixture
-async def work(broker: Broker) -> QueueSpec:
+async def local(broker: Broker) -> RabbitTransport:
+    """Give a transport with a connection that nobody cuts."""
+    transport = RabbitTransport(broker.url)
+    broker.transports.append(transport)
+    return transport
+
+
+@pytest.fixture
+async def work(broker: Broker, local: RabbitTransport) -> QueueSpec:
     """Give a declared queue."""
     queue = broker.queue()
-    await broker.open().declare(Topology((queue,)))
+    await local.declare(Topology((queue,)))
     return queue
 
 
 async def test_a_consumer_comes_back_by_itself(
-    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+    broker: Broker, cable: Cable, local: RabbitTransport, remote: RabbitTransport, work: QueueSpec
 ) -> None:
     """After a cut it goes on, and what it had in hand comes again, not to be settled under the old connection."""
     inbox, consumer = await subscribe(remote, work, prefetch=2)
-    await broker.transports[0].publish([broker.message(1), broker.message(2)])
+    await local.publish([broker.message(1), broker.message(2)])
     old = await inbox.take(2)
     cable.cut()
     again = await inbox.take(2)
@@ -125,7 +133,7 @@ async def test_a_consumer_comes_back_by_itself(
 
 
 async def test_work_that_outlives_its_connection_counts(
-    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+    broker: Broker, cable: Cable, local: RabbitTransport, remote: RabbitTransport, work: QueueSpec
 ) -> None:
     """While a callback still works on a lost delivery, no more callbacks run than the prefetch allows."""
     started: asyncio.Queue[str] = asyncio.Queue()
@@ -146,34 +154,33 @@ async def test_work_that_outlives_its_connection_counts(
     await remote.publish([broker.message(1)])
     assert await asyncio.wait_for(started.get(), 20) == "1"
     cable.cut()
-    observer = broker.transports[0]
-    await counted(observer, work, ready=0)  # it was ready for a moment, and is in hand again
+    await counted(local, work, ready=0)  # it was ready for a moment, and is in hand again
     finish.set()
     assert await asyncio.wait_for(started.get(), 20) == "1"
-    await counted(observer, work, ready=0)
+    await counted(local, work, ready=0)
     assert most == 1
 
 
 async def test_publishing_over_a_cut_cable(
-    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+    broker: Broker, cable: Cable, local: RabbitTransport, remote: RabbitTransport, work: QueueSpec
 ) -> None:
     """It fails at once while the broker is out of reach, and works again when it is not."""
     await remote.publish([broker.message(1)])
     cable.plugged_in = False
     cable.cut()
-    for call in (remote.publish([broker.message(n) for n in range(500)]), remote.check(), remote.counts()):
-        # counts of nothing declared needs no broker, so that one may well answer
-        with suppress(BrokerUnavailableError):
-            assert await asyncio.wait_for(call, 15) == []
+    many = [broker.message(number) for number in range(500)]
+    for call in (remote.publish(many), remote.declare(Topology((work,))), remote.replay(work, ["any"])):
+        with pytest.raises(BrokerUnavailableError):
+            await asyncio.wait_for(call, 15)
     with pytest.raises(BrokerUnavailableError, match=r"RabbitMQ at 127\.0\.0\.1:"):
         await remote.check()
     cable.plugged_in = True
     await remote.publish([broker.message(2)])
-    await counted(broker.transports[0], work, ready=2)
+    await counted(local, work, ready=2)
 
 
 async def test_cancelling_while_the_cable_is_cut(
-    broker: Broker, cable: Cable, remote: RabbitTransport, work: QueueSpec
+    broker: Broker, cable: Cable, local: RabbitTransport, remote: RabbitTransport, work: QueueSpec
 ) -> None:
     """Cancel returns, and the consumer does not come back."""
     inbox, consumer = await subscribe(remote, work)
@@ -181,27 +188,31 @@ async def test_cancelling_while_the_cable_is_cut(
     cable.cut()
     await asyncio.wait_for(consumer.cancel(), 15)
     cable.plugged_in = True
-    await broker.transports[0].publish([broker.message(1)])
+    await local.publish([broker.message(1)])
     other, _ = await subscribe(broker.open(), work)
     assert (await other.next()).message.message_id == "1"
     assert len(inbox) == 0
 
 
-async def test_a_deleted_queue_is_made_again(broker: Broker, work: QueueSpec) -> None:
+async def _consumers(channel: aio_pika.abc.AbstractChannel, queue: str) -> int:
+    """How many consumers a queue has; a queue that does not exist has none."""
+    try:
+        declared = await channel.declare_queue(queue, passive=True)
+    except aio_pika.exceptions.ChannelNotFoundEntity:
+        await channel.reopen()
+        return 0
+    return declared.declaration_result.consumer_count or 0
+
+
+async def test_a_deleted_queue_is_made_again(broker: Broker, local: RabbitTransport, work: QueueSpec) -> None:
     """The broker ends the subscription of a deleted queue; the consumer declares the queue and goes on."""
-    transport = broker.transports[0]
-    inbox, _ = await subscribe(transport, work)
+    inbox, _ = await subscribe(local, work)
     async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
         await channel.queue_delete(work.name)
-    publisher = broker.open()
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await publisher.declare(Topology((work,)))
-                break
-            except BrokerUnavailableError:  # the queue is on its way out
+        async with asyncio.timeout(SOON):
+            while await _consumers(channel, work.name) != 1:  # noqa: ASYNC110 - the broker has no bell for this
                 await asyncio.sleep(0.05)
-    await publisher.publish([broker.message(1)])
+    await local.publish([broker.message(1)])
     assert (await inbox.next()).message.message_id == "1"
 
 
@@ -214,22 +225,21 @@ async def test_a_queue_with_other_arguments(broker: Broker, work: QueueSpec) -> 
     await other.check()
 
 
-async def test_messages_of_strangers(broker: Broker, work: QueueSpec) -> None:
+async def test_messages_of_strangers(broker: Broker, local: RabbitTransport, work: QueueSpec) -> None:
     """A message that somebody else published, with headers of any type, is delivered, retried and buried unharmed."""
     key = broker.key("object.uploaded.v1")
     async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
         exchange = await channel.get_exchange(EVENTS_EXCHANGE, ensure=False)
-        headers = {"bytes": b"\xff", "number": 1, "fraction": 0.5, "list": [1], "nothing": None}
+        headers = {"bytes": bytearray(b"\xff"), "number": 1, "fraction": 0.5, "list": [1], "nothing": None}
         await exchange.publish(aio_pika.Message(b"\xff\x00", headers=headers), key)
-    transport = broker.transports[0]
-    inbox, _ = await subscribe(transport, work)
+    inbox, _ = await subscribe(local, work)
     delivery = await inbox.next()
     assert (delivery.message.body, delivery.message.routing_key, delivery.attempt) == (b"\xff\x00", key, 1)
     await delivery.retry(0, {HEADER_ATTEMPT: "no number"})
     delivery = await inbox.next()
     assert (delivery.message.body, delivery.message.routing_key, delivery.attempt) == (b"\xff\x00", key, 1)
     await delivery.dead_letter({HEADER_REASON: "strange"})
-    (letter,) = await letters(transport, work)
+    (letter,) = await letters(local, work)
     assert letter.message.headers["number"] == 1
     assert letter.message.headers["fraction"] == "0.5"
 
@@ -248,18 +258,33 @@ async def test_no_broker_or_no_entry(broker: Broker, url: str) -> None:
         await transport.close()
 
 
-async def test_a_broker_that_is_killed_loses_nothing(rabbitmq_installed: None, tmp_path: Path) -> None:
+def _until_remembered(data: Path, queues: list[QueueSpec]) -> None:
+    """Wait until the broker has written down which queues there are; it does so half a second after they are made.
+
+    A quorum queue younger than that does not outlive a kill -9 (seen with RabbitMQ 3.10.8: ra's `names.dets`).
+    """
+    (names,) = data.glob("mnesia/*/quorum/*/names.dets")
+    wanted = [name for q in queues for name in (q.name, q.dead_letters, q.rung(len(q.ladder) - 1))]
+    until = time.monotonic() + SOON
+    while not all(name.encode() in names.read_bytes() for name in wanted):
+        assert time.monotonic() < until, "the broker has not written down its queues"
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("rabbitmq_installed")
+async def test_a_broker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """After kill -9 and a new start everything confirmed is there, and consumers have come back by themselves."""
     server = await asyncio.to_thread(start, tmp_path / "data")
     transport = RabbitTransport(server.url)
     try:
         broker = Broker(server.url)
-        queue, long = broker.queue(), broker.queue("long", "b", ladder=(timedelta(seconds=1),))
-        await transport.declare(Topology((queue, replace(long, bindings=(broker.key("b"),)))))
-        await transport.publish([broker.message(number) for number in range(100)])
+        queue, long = broker.queue("a", "a"), broker.queue("b", "b", ladder=(timedelta(seconds=1),))
+        await transport.declare(Topology((queue, long)))
+        await asyncio.to_thread(_until_remembered, tmp_path / "data", [queue, long])
+        await transport.publish([broker.message(number, key="a") for number in range(100)])
         await transport.publish([broker.message("waits", key="b"), broker.message("dies", key="b")])
         held, _ = await subscribe(transport, queue)
-        in_hand = await held.next()
+        await held.next()
         inbox, _ = await subscribe(transport, long, prefetch=2)
         waits, dies = await inbox.take(2)
         await waits.retry(0, {HEADER_ATTEMPT: 2})
@@ -271,10 +296,15 @@ async def test_a_broker_that_is_killed_loses_nothing(rabbitmq_installed: None, t
         await asyncio.to_thread(server.wait)
         again = await inbox.next()
         assert (again.message.message_id, again.attempt) == ("waits", 2)
-        assert (await held.next()).message.message_id == in_hand.message.message_id
+        seen = set()
+        for _ in range(100):  # also the one that was in hand, and each once
+            delivery = await held.next()
+            seen.add(delivery.message.message_id)
+            await delivery.ack()
+        assert seen == {str(number) for number in range(100)}
         (letter,) = await letters(transport, long)
         assert (letter.message.message_id, letter.message.headers[HEADER_REASON]) == ("dies", "no use")
-        await counted(transport, queue, ready=101, in_hand=1)
+        await counted(transport, queue, ready=0, in_hand=0)
     finally:
         await transport.close()
         await asyncio.to_thread(server.stop)

@@ -93,6 +93,7 @@ def _environment(data: Path, port: int) -> dict[str, str]:
         "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
         "RABBITMQ_LOG_BASE": str(data / "log"),
         "RABBITMQ_CONFIG_FILE": str(data / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(data / "advanced.config"),
         "RABBITMQ_CONF_ENV_FILE": str(data / "rabbitmq-env.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
@@ -110,6 +111,8 @@ def _configure(data: Path, port: int) -> None:
         (data / "password").write_text(secrets.token_hex(12))
     (data / "rabbitmq-env.conf").touch()
     (data / "enabled_plugins").write_text("[].\n")
+    # What expires on a rung while its queue has no leader yet is tried again after this time; by default 180 s.
+    (data / "advanced.config").write_text("[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n")
     settings = {
         "listeners.tcp.1": f"127.0.0.1:{port}",
         "default_user": "voxelmill",

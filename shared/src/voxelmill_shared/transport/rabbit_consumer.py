@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -80,7 +81,7 @@ class RabbitConsumer:
             with suppress(BrokerUnavailableError), self.link.errors():
                 underlay = await channel.get_underlay_channel()
                 await underlay.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
-            await self._close_if_done()
+            await self._close_if_done(channel)
 
     async def stop(self) -> None:
         """Do not subscribe again when the connection is lost."""
@@ -90,21 +91,26 @@ class RabbitConsumer:
             self._keeper = None
 
     async def _subscribe(self) -> None:
-        channel = self._channel
-        if channel is None or channel.is_closed:
-            self._in_hand.clear()
-            channel = await self.link.channel()
+        # Always on a new channel: the broker's side of one that has seen its queue deleted never gets another message.
+        # What is in hand on the old one can still be settled if it is open.
+        before, self._channel = self._channel, None
+        if before is not None:
+            await self._close_if_done(before)
+        await self.link.declare([self.spec])
+        channel = await self.link.channel()
+        dropped = asyncio.Event()
+        try:
             with self.link.errors():
                 await channel.set_qos(prefetch_count=self._prefetch, timeout=ANSWER_SECONDS)
                 underlay = await channel.get_underlay_channel()
-                underlay.on_consumer_cancel_callbacks.add(lambda _: self._dropped.set())
-                channel.close_callbacks.add(lambda *_: self._dropped.set())
-            self._channel = channel
-        await self.link.declare([self.spec])
-        self._dropped.clear()
-        with self.link.errors():
-            queue = await channel.get_queue(self.spec.name, ensure=False)
-            self._tag = await queue.consume(self._receive, timeout=ANSWER_SECONDS)
+                underlay.on_consumer_cancel_callbacks.add(lambda _: dropped.set())
+                channel.close_callbacks.add(lambda *_: dropped.set())
+                queue = await channel.get_queue(self.spec.name, ensure=False)
+                self._tag = await queue.consume(partial(self._receive, channel), timeout=ANSWER_SECONDS)
+        except BrokerUnavailableError:
+            await self.link.close_channel(channel)
+            raise
+        self._channel, self._dropped = channel, dropped
 
     async def _keep(self) -> None:
         """Subscribe again, whenever the channel is lost or the broker cancels the subscription (queue deleted)."""
@@ -112,21 +118,18 @@ class RabbitConsumer:
             await self._dropped.wait()
             log.warning("subscription lost, subscribing again", queue=self.spec.name)
             pause = _FIRST_PAUSE
-            while self._dropped.is_set():
+            while True:
                 try:
                     await self._subscribe()
+                    break
                 except (BrokerUnavailableError, TopologyMismatchError) as error:
-                    self._dropped.set()
                     log.warning("not subscribed, trying again", queue=self.spec.name, reason=str(error))
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # many consumers: not all at once
                     pause = min(pause * 2, _LONGEST_PAUSE)
             log.info("subscribed again", queue=self.spec.name)
 
-    async def _receive(self, incoming: AbstractIncomingMessage) -> None:
-        with suppress(BrokerUnavailableError), self.link.errors():  # lost before it was looked at: it comes again
-            self._take(RabbitDelivery(self, incoming))
-
-    def _take(self, delivery: RabbitDelivery) -> None:
+    async def _receive(self, channel: AbstractChannel, incoming: AbstractIncomingMessage) -> None:
+        delivery = RabbitDelivery(self, channel, incoming)
         self._in_hand.add(delivery)
         # In a task of our own: the library cancels those that it has started when their channel is lost.
         self._spawn(self._hand_over(delivery))
@@ -147,23 +150,24 @@ class RabbitConsumer:
         task.add_done_callback(self._tasks.discard)
 
     def forget(self, delivery: RabbitDelivery) -> None:
-        """Count a delivery as settled."""
+        """Count a delivery as settled; close its channel if that was the last one on a channel without use."""
         self._in_hand.discard(delivery)
-        if self._cancelled:
-            self._spawn(self._close_if_done())
+        if self._cancelled or delivery.channel is not self._channel:
+            self._spawn(self._close_if_done(delivery.channel))
 
-    async def _close_if_done(self) -> None:
-        if self._channel is not None and not self.in_hand:
-            await self.link.close_channel(self._channel)
+    async def _close_if_done(self, channel: AbstractChannel) -> None:
+        self._in_hand = {delivery for delivery in self._in_hand if not delivery.lost}
+        if all(delivery.channel is not channel for delivery in self._in_hand):
+            await self.link.close_channel(channel)
 
 
 class RabbitDelivery:
     """A message in hand."""
 
-    def __init__(self, consumer: RabbitConsumer, incoming: AbstractIncomingMessage) -> None:
+    def __init__(self, consumer: RabbitConsumer, channel: AbstractChannel, incoming: AbstractIncomingMessage) -> None:
+        self.channel = channel
         self._consumer = consumer
         self._incoming = incoming
-        self._channel = incoming.channel  # raises once it is closed, so it is asked for now
         self._message = from_amqp(incoming)
         self._settled = False
 
@@ -190,7 +194,7 @@ class RabbitDelivery:
     @property
     def lost(self) -> bool:
         """Whether the channel that brought it is closed: the broker delivers it again, here or elsewhere."""
-        return bool(self._channel.is_closed)
+        return self.channel.is_closed
 
     async def ack(self) -> None:
         """Settle: the work is done."""

@@ -130,4 +130,4 @@ def _deaths(incoming: AbstractIncomingMessage) -> list[dict[str, Any]]:
 
 
 def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, (bytes, bytearray)) else str(value)
