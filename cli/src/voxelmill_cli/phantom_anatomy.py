@@ -179,9 +179,7 @@ def _draw_lungs(canvas: Canvas, build: Build) -> None:
 def _draw_heart(canvas: Canvas, build: Build) -> None:
     size = build.heart_mm
     for grow, hu, label in ((4.0, -80.0, _FAT), (0.0, 46.0, _SOFT)):
-        section = canvas.ellipsoid(
-            (18, -30, 22), (size * (58 + grow), size * (44 + grow), size * (54 + grow))
-        )
+        section = canvas.ellipsoid((18, -30, 22), (size * (58 + grow), size * (44 + grow), size * (54 + grow)))
         if section is not None:
             canvas.paint(*section, hu, label, only=(_FAT, *_LUNGS, _SOFT))
     for centre, half in (((36, -34, 14), (24, 20, 28)), ((2, -34, 20), (22, 18, 26)), ((8, -12, 40), (26, 14, 18))):
@@ -349,9 +347,7 @@ def _tree(random: np.random.Generator, side: float) -> Tubes:
     steps: list[Point] = []
     radii: list[tuple[float, float]] = []
     hilum = np.array([side * 34.0, 20.0, 66.0])
-    front = [
-        (hilum, np.array([side * 0.7, random.normal(0, 0.5), rise]), 5.2, 34.0) for rise in (1.0, 0.3, -0.5, -1.2)
-    ]
+    front = [(hilum, np.array([side * 0.7, random.normal(0, 0.5), rise]), 5.2, 34.0) for rise in (1.0, 0.3, -0.5, -1.2)]
     for _ in range(7):
         grown = []
         for at, heading, radius, length in front:

@@ -72,7 +72,7 @@ class Tracker:
         self.activity = 0
         self.rejected: dict[str, ObjectRejected] = {}
         self.failed: list[StageFailed] = []
-        self.indexed: dict[str, SeriesIndexed] = {}
+        self.jobs: dict[str, SeriesValidated] = {}
         self.validated: dict[str, ObjectValidated] = {}
 
     def announce(self, objects: int) -> None:
@@ -99,6 +99,8 @@ class Tracker:
 
     def _started(self, what: Started) -> None:
         event = what.event
+        if isinstance(event, SeriesValidated):
+            self.jobs[event.series_instance_uid] = event
         if what.service in SHOWN and isinstance(event, SeriesEvent):
             state = self._state(event)
             state.stages[Stage(what.service)] = "running"
@@ -151,7 +153,6 @@ class Tracker:
                     known.stages[Stage.MESH] = "skipped"
                 self._display.series(event.series_instance_uid, known)
         elif isinstance(event, SeriesIndexed):
-            self.indexed[event.series_instance_uid] = event
             state = self._state(event)
             state.indexed = True
             self._display.series(event.series_instance_uid, state)

@@ -97,6 +97,9 @@ def print_ending(console: Console, summary: RunSummary) -> None:
     """Print what was not done and why, the counts, and the folder to open."""
     _list_objects(console, "skipped", summary.skipped)
     _list_objects(console, "rejected", summary.rejected)
+    for name in summary.unnamed:
+        line = f"rejected: {name}: the name is not UTF-8; rename it and run again (undecodable-name)"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for failed in summary.failed:
         console.print(
             f"failed: {failed.subject()}: {failed.stage}: {failed.reason} ({failed.error_class})",
@@ -108,7 +111,7 @@ def print_ending(console: Console, summary: RunSummary) -> None:
         console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`", soft_wrap=True)
     console.print(
         f"{summary.objects} objects: {len(summary.exported)} series done, {len(summary.skipped)} objects skipped, "
-        f"{len(summary.rejected)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",
+        f"{len(summary.rejected) + len(summary.unnamed)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",
         highlight=False,
     )
     for exported in summary.exported[:LISTED]:
@@ -157,7 +160,11 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
             for exported in summary.exported
         ],
         "skipped": objects(summary.skipped),
-        "rejected": objects(summary.rejected),
+        "rejected": objects(summary.rejected)
+        + [
+            {"object": name, "reason": "undecodable-name", "detail": "the name is not UTF-8"}
+            for name in summary.unnamed
+        ],
         "failed": [
             {"subject": f.subject(), "stage": f.stage, "reason": f.reason, "error_class": f.error_class}
             for f in summary.failed

@@ -31,6 +31,7 @@ from voxelmill_shared.events import (
 )
 from voxelmill_shared.results import ResultKeys
 from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.storage.keys import is_text, printable
 from voxelmill_shared.transport.base import Message
 
 if TYPE_CHECKING:
@@ -60,13 +61,18 @@ class RunSummary:
     skipped: list[ObjectRejected] = field(default_factory=list)
     failed: list[StageFailed] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
     objects: int = 0
     seconds: float = 0.0
 
     @property
     def exit_code(self) -> int:
         """0 if all is done; 1 if some input failed, or if there was nothing to do."""
-        return EXIT_INPUT_FAILED if self.rejected or self.failed or self.lost or not self.exported else EXIT_DONE
+        return (
+            EXIT_INPUT_FAILED
+            if self.rejected or self.failed or self.lost or self.unnamed or not self.exported
+            else EXIT_DONE
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +113,12 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
         with only_one(state):
             settings = _settings(request, state, source)
             async with open_engine(settings, observers=[tracker]) as engine:
-                keys = await _hand_in(engine, source, tracker)
+                unnamed: list[str] = []
+                keys = await _hand_in(engine, source, tracker, unnamed)
                 await wait_until_quiet(engine, tracker)
                 summary = await _summarise(engine, request, tracker, base, source)
-                summary.objects = len(keys)
+                summary.unnamed = unnamed
+                summary.objects = len(keys) + len(unnamed)
             if local is None:
                 await _send(summary, base, request)
             if request.cleanup_input and summary.exit_code == EXIT_DONE:
@@ -151,13 +159,22 @@ def _settings(request: RunRequest, state: Path, source: Source) -> dict[str, Any
     }
 
 
-async def _hand_in(engine: Engine, source: Source, tracker: Tracker) -> list[str]:
-    """Announce every object of the source as one upload, which is evidence that its series are complete."""
-    references = [
-        ObjectRef(bucket=source.store.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id)
-        async for stat in source.objects()
-    ]
-    if not references:
+async def _hand_in(engine: Engine, source: Source, tracker: Tracker, unnamed: list[str]) -> list[str]:
+    """Announce every object of the source as one upload, which is evidence that its series are complete.
+
+    `unnamed` is given the objects whose names are no UTF-8: no event can name them.
+    """
+    references = []
+    async for stat in source.objects():
+        if is_text(stat.key):
+            references.append(
+                ObjectRef(
+                    bucket=source.store.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id
+                )
+            )
+        else:
+            unnamed.append(printable(stat.key))
+    if not references and not unnamed:
         raise CommandError(f"{source.name}: holds no files; give a folder, file, archive or prefix with images")
     tracker.announce(len(references))
     listing = "\n".join(sorted(f"{reference.key} {reference.content()}" for reference in references))
@@ -174,16 +191,15 @@ async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base
     summary = RunSummary(destination=request.destination, data=base)
     for rejected in sorted(tracker.rejected.values(), key=lambda event: event.object.key):
         (summary.rejected if rejected.severity is Severity.REJECT else summary.skipped).append(rejected)
-    done = set(tracker.indexed)
-    datasets = {uid: name for uid, name in _datasets(tracker, source).items() if uid in done}
-    folders = folder_names(datasets, request.plan.organ)
-    for uid, event in sorted(tracker.indexed.items()):
-        folder = base / folders.get(uid, f"{request.plan.organ}_segmentation_{uid}")
-        results = engine.parts.stores.results
-        summary.exported.append(await export(results, ResultKeys.of(event), request.plan.organ, folder))
+    taken = _datasets(tracker, source)
+    results = engine.parts.stores.results
+    keys = {uid: ResultKeys.of(tracker.jobs[uid]) for uid in taken if uid in tracker.jobs}
+    done = {uid: job for uid, job in keys.items() if await results.exists(job.receipt)}
+    folders = folder_names({uid: taken[uid] for uid in done}, request.plan.organ)
+    for uid, job in sorted(done.items(), key=lambda pair: folders[pair[0]]):
+        summary.exported.append(await export(results, job, request.plan.organ, base / folders[uid]))
     summary.failed = list(tracker.failed)
-    taken = {event.series_instance_uid for event in tracker.validated.values() if event.kind is not ObjectKind.ARCHIVE}
-    summary.lost = sorted(taken - done)
+    summary.lost = sorted(set(taken) - set(done))
     return summary
 
 

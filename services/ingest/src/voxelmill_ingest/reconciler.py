@@ -19,6 +19,7 @@ from voxelmill_ingest.tables import objects
 from voxelmill_shared.database import reading
 from voxelmill_shared.errors import TransientError
 from voxelmill_shared.events import Envelope, ObjectRef, ObjectUploaded
+from voxelmill_shared.storage.keys import is_text, printable
 from voxelmill_shared.transport.base import Message
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Reconciler:
     grace: timedelta = timedelta(seconds=2)
     patience: timedelta = timedelta(minutes=2)
     _announced: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    _unnamed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Pass after pass, until cancelled. A dependency that is away is waited for."""
@@ -85,12 +87,20 @@ class Reconciler:
         batch: list[ObjectStat] = []
         newest = datetime.now(UTC) - self.grace
         async for stat in self.inbox.list():
-            if stat.modified <= newest:
+            if not is_text(stat.key):
+                self._tell_once(printable(stat.key))
+            elif stat.modified <= newest:
                 batch.append(stat)
             if len(batch) == BATCH:
                 found += await self._compare(batch)
                 batch = []
         return found + (await self._compare(batch) if batch else 0)
+
+    def _tell_once(self, name: str) -> None:
+        """Log an object that no event can name, the first time that it is seen."""
+        if name not in self._unnamed:
+            self._unnamed.add(name)
+            log.error("object name is not UTF-8, rename it", bucket=self.inbox.bucket, name=name)
 
     async def _compare(self, batch: list[ObjectStat]) -> int:
         query = select(objects.c.key, objects.c.etag, objects.c.size).where(
