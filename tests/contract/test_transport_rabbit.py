@@ -294,8 +294,14 @@ async def test_a_broker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
             await transport.check()
         server = RabbitMQServer(tmp_path / "data", server.port)
         await asyncio.to_thread(server.wait)
-        again = await inbox.next()
-        assert (again.message.message_id, again.attempt) == ("waits", 2)
+        came = set()
+        while ("waits", 2) not in came:
+            delivery = await inbox.next()
+            with suppress(BrokerUnavailableError):  # it came while the broker was being killed, and comes again
+                await delivery.ack()
+                came.add((delivery.message.message_id, delivery.attempt))
+        # An acknowledgement is not confirmed: the originals may come again, never anything else.
+        assert came <= {("waits", 1), ("waits", 2), ("dies", 1)}
         seen = set()
         for _ in range(100):  # also the one that was in hand, and each once
             delivery = await held.next()

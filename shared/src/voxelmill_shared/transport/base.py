@@ -41,7 +41,8 @@ class Message:
 class Delivery(Protocol):
     """A message in hand. Exactly one of the four settlements ends it; the runtime alone calls them.
 
-    Every settlement is durable when it returns. If the consumer dies before, the message is delivered again.
+    What a settlement puts somewhere (a rung, the dead letters) is durable there when it returns. If the consumer dies
+    before, the message is delivered again; AMQP confirms no acknowledgement, so if the broker dies just after, too.
     """
 
     @property
