@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import DateTime, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -30,6 +31,7 @@ STATEMENT_SECONDS = 60.0
 """How long a statement may take; on SQLite, how long a writer waits for the one before it."""
 
 _READ_ONLY = "voxelmill_read_only"
+_BUSY_SECONDS = "voxelmill_busy_seconds"
 _CONNECT_SECONDS = 10.0
 
 _SQLITE_UNAVAILABLE = frozenset(
@@ -129,7 +131,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     DatabaseUnavailableError
         If the database does not answer. Errors of single statements, such as `IntegrityError`, pass as they are.
     """
-    async with _connected(engine) as connection, connection.begin():
+    async with _turn(engine), _connected(engine) as connection, connection.begin():
         yield connection
 
 
@@ -165,6 +167,32 @@ def is_sqlite(of: AsyncEngine | AsyncConnection) -> bool:
     return of.dialect.name == "sqlite"
 
 
+_turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+"""Who writes now, by event loop and file. Kept only while somebody writes or waits."""
+
+
+@asynccontextmanager
+async def _turn(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Let the writers of one program write to an SQLite file one after the other, first come, first served.
+
+    SQLite lets those who wait sleep and try again, up to 100 ms each time and in no fair order: of 64 writers the last
+    waited 2 s instead of 0.3 s, and the file lay idle half of the time. Other programs still wait in SQLite's way.
+    """
+    if not is_sqlite(engine):
+        yield
+        return
+    lock = _turns.setdefault((id(asyncio.get_running_loop()), str(engine.url.database)), asyncio.Lock())
+    try:
+        async with asyncio.timeout(engine.get_execution_options()[_BUSY_SECONDS]):
+            await lock.acquire()
+    except TimeoutError:
+        raise _unavailable(engine.url, sqlite3.OperationalError("database is locked")) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @asynccontextmanager
 async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
@@ -187,7 +215,9 @@ def _open_sqlite(url: URL, busy_seconds: float) -> AsyncEngine:
         raise DatabaseAddressError("a database in memory cannot be shared: write sqlite:///path")
     path = Path(url.database).absolute()
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite", database=str(path)), connect_args={"timeout": busy_seconds}
+        url.set(drivername="sqlite+aiosqlite", database=str(path)),
+        connect_args={"timeout": busy_seconds},
+        execution_options={_BUSY_SECONDS: busy_seconds},
     )
 
     @event.listens_for(engine.sync_engine, "do_connect")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, false, or_
@@ -10,9 +11,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from voxelmill_shared.database import is_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sqlalchemy import Table
+    from sqlalchemy import Executable, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 IN_TIME = ("event_time", "event_id")
@@ -21,37 +22,54 @@ IN_TIME = ("event_time", "event_id")
 
 async def insert_once(connection: AsyncConnection, table: Table, row: Mapping[str, Any], *unique: str) -> bool:
     """Insert a row unless there is one with the same `unique` columns; tell whether it was inserted."""
-    statement = _insert(connection, table).values(**_clean(row)).on_conflict_do_nothing(index_elements=unique)
-    return (await connection.execute(statement.returning(table.c[unique[0]]))).first() is not None
+    statement = _insert_once(table, unique, for_sqlite=is_sqlite(connection))
+    return (await connection.execute(statement, _clean(row))).first() is not None
 
 
 async def put_newest(
     connection: AsyncConnection,
     table: Table,
     row: Mapping[str, Any],
-    order: Sequence[str] = IN_TIME,
-    kept: Sequence[str] = (),
+    order: tuple[str, ...] = IN_TIME,
+    kept: tuple[str, ...] = (),
 ) -> bool:
     """Insert a row, or replace the one with the same primary key if this one is greater by the columns of `order`.
 
     Whatever the order in which rows are put, the greatest is the one that stays; only the columns `kept` stay those
     of the first. Returns whether this row stands now and did not before.
     """
-    insert = _insert(connection, table).values(**_clean(row))
+    statement = _put_newest(table, tuple(row), order, kept, for_sqlite=is_sqlite(connection))
+    return (await connection.execute(statement, _clean(row))).first() is not None
+
+
+# Making a statement costs more than running it, so each is made once.
+
+
+@cache
+def _insert_once(table: Table, unique: tuple[str, ...], *, for_sqlite: bool) -> Executable:
+    statement = _insert(table, for_sqlite=for_sqlite).on_conflict_do_nothing(index_elements=unique)
+    return statement.returning(table.c[unique[0]])
+
+
+@cache
+def _put_newest(
+    table: Table, columns: tuple[str, ...], order: tuple[str, ...], kept: tuple[str, ...], *, for_sqlite: bool
+) -> Executable:
+    insert = _insert(table, for_sqlite=for_sqlite)
     keys = [column.name for column in table.primary_key]
     statement = insert.on_conflict_do_update(
         index_elements=keys,
-        set_={name: insert.excluded[name] for name in row if name not in (*keys, *kept)},
+        set_={name: insert.excluded[name] for name in columns if name not in (*keys, *kept)},
         where=_greater([(insert.excluded[name], table.c[name]) for name in order]),
     )
-    return (await connection.execute(statement.returning(table.c[keys[0]]))).first() is not None
+    return statement.returning(table.c[keys[0]])
 
 
-def _insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
+def _insert(table: Table, *, for_sqlite: bool) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if for_sqlite else postgresql.insert(table)
 
 
-def _greater(pairs: Sequence[tuple[ColumnElement[Any], ColumnElement[Any]]]) -> ColumnElement[bool]:
+def _greater(pairs: list[tuple[ColumnElement[Any], ColumnElement[Any]]]) -> ColumnElement[bool]:
     """Compare column by column, as tuples are."""
     found: list[ColumnElement[bool]] = [false()]
     for number, (new, old) in enumerate(pairs):
