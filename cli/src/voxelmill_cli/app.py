@@ -1,4 +1,7 @@
-"""The command `voxelmill`: what it takes, and how it answers. The work stands in the modules beside this one."""
+"""The command `voxelmill`: what it takes, and how it answers. The work stands in the modules beside this one.
+
+They are imported by the commands that need them, so that a wrong option or `--help` is answered at once.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,14 @@ import typer
 from rich.console import Console
 
 from voxelmill_cli.errors import EXIT_UNREACHABLE, EXIT_USAGE, CommandError
-from voxelmill_cli.progress import open_display
-from voxelmill_cli.report import as_json, print_summary
-from voxelmill_cli.run import RunRequest, RunSummary, run
-from voxelmill_shared import logs
 from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from voxelmill_cli.run import RunSummary
 
 app = typer.Typer(
     name="voxelmill",
@@ -71,6 +72,8 @@ def root(
     if version:
         out.print(__version__, highlight=False)
         raise typer.Exit
+    from voxelmill_shared import logs  # noqa: PLC0415 - see the module's docstring
+
     try:
         logs.configure(log_level)
     except ValueError as error:
@@ -123,8 +126,11 @@ def run_command(
     )
     if model is ModelName.TOTALSEGMENTATOR:
         raise fail("the model totalsegmentator is not built yet; use --model threshold", EXIT_USAGE)
-    request = RunRequest(source, output, plan, keep_local=keep_local, cleanup_input=cleanup_input)
-    summary = work_through(request, as_document=as_document)
+    from voxelmill_cli.report import as_json, print_summary  # noqa: PLC0415 - see the module's docstring
+
+    summary = work_through(
+        source, output, plan, keep_local=keep_local, cleanup_input=cleanup_input, as_document=as_document
+    )
     if as_document:
         print_json(as_json(summary))
     else:
@@ -132,8 +138,20 @@ def run_command(
     raise typer.Exit(summary.exit_code)
 
 
-def work_through(request: RunRequest, *, as_document: bool) -> RunSummary:
+def work_through(
+    source: str,
+    output: str,
+    plan: Plan,
+    *,
+    as_document: bool,
+    keep_local: bool = False,
+    cleanup_input: bool = False,
+) -> RunSummary:
     """Run with the display that fits, and give the summary."""
+    from voxelmill_cli.progress import open_display  # noqa: PLC0415 - see the module's docstring
+    from voxelmill_cli.run import RunRequest, run  # noqa: PLC0415 - likewise
+
+    request = RunRequest(source, output, plan, keep_local=keep_local, cleanup_input=cleanup_input)
     with open_display(out, json=as_document) as display:
         summary: RunSummary = call(run(request, display))
     return summary
@@ -152,11 +170,11 @@ def demo(
     as_document: JsonOption = False,
 ) -> None:
     """Make a phantom chest CT, put it through every service, and say where to look."""
-    from voxelmill_cli.demo import make_phantom, print_demo, truth_table  # noqa: PLC0415 - numpy, only here
+    from voxelmill_cli.demo import make_phantom, print_demo, truth_table  # noqa: PLC0415 - see the docstring
+    from voxelmill_cli.report import as_json  # noqa: PLC0415 - likewise
 
     phantom, folder = call_sync(make_phantom, output, out if not as_document else None)
-    request = RunRequest(str(folder), str(output), Plan())
-    summary = work_through(request, as_document=as_document)
+    summary = work_through(str(folder), str(output), Plan(), as_document=as_document)
     if as_document:
         print_json({**as_json(summary), "truth": truth_table(phantom, summary)})
     else:
@@ -182,7 +200,7 @@ def up(
     port: Annotated[int, typer.Option(envvar="VOXELMILL_PORT", min=0, max=65535, help="the gateway's port")] = 8000,
 ) -> None:
     """Run every service in one process; whatever is put into DATA/inbox is worked on."""
-    from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - the gateway, only here
+    from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - see the module's docstring
 
     plan = Plan(organ=organ, quality=quality, reduction_percent=reduction_percent)
     call(serve_folder(data.absolute(), plan, port, out))
@@ -195,7 +213,7 @@ def status(
     as_document: JsonOption = False,
 ) -> None:
     """Show what became of every series, or of one."""
-    from voxelmill_cli.status import print_status, read_status  # noqa: PLC0415 - only here
+    from voxelmill_cli.status import print_status, read_status  # noqa: PLC0415 - see the module's docstring
 
     found = call(read_status(data, subject))
     if as_document:
@@ -207,7 +225,7 @@ def status(
 @app.command()
 def doctor(data: DataOption = DEFAULT_DATA, as_document: JsonOption = False) -> None:
     """Say what is reachable, what is missing, and the command that mends it."""
-    from voxelmill_cli.doctor import examine, print_findings  # noqa: PLC0415 - only here
+    from voxelmill_cli.doctor import examine, print_findings  # noqa: PLC0415 - see the module's docstring
 
     findings = call(examine(data))
     if as_document:

@@ -15,6 +15,7 @@ from voxelmill_cli.phantom import Phantom, PhantomPlan
 from voxelmill_cli.phantom import make_phantom as compute_phantom
 from voxelmill_cli.phantom_dicom import write_series
 from voxelmill_cli.report import artefact_table, print_ending, volumes
+from voxelmill_shared.events import Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,10 +64,11 @@ def truth_table(phantom: Phantom, summary: RunSummary) -> list[dict[str, Any]]:
     exported = summary.exported[0]
     measured = volumes(exported)
     true = phantom.volumes_ml
-    image = nibabel.load(exported.folder / "labelmap.nii.gz")
+    image = nibabel.nifti1.Nifti1Image.from_filename(exported.folder / "labelmap.nii.gz")
     found = _in_phantom_order(np.asarray(image.dataobj), image.affine, phantom)
     numbers = {
-        segment["name"]: segment["number"] for segment in exported.receipt.stages["segment"].measurements["segments"]
+        segment["name"]: segment["number"]
+        for segment in exported.receipt.stages[Stage.SEGMENT].measurements["segments"]
     }
     rows = []
     for name, volume in measured.items():

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -66,7 +67,7 @@ async def examine(data: Path) -> list[Finding]:
         ]
     findings.append(await _reach("broker", "VOXELMILL_BROKER_URL", lambda: _broker(settings.broker_url)))
     for role, url in (("inbox", settings.inbox_url), ("work", settings.work_url), ("results", settings.results_url)):
-        findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", lambda url=url: _store(url)))
+        findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", partial(_store, url)))
     findings.append(await _reach("database", "VOXELMILL_DATABASE_URL", lambda: _database(settings.database_url)))
     return findings
 

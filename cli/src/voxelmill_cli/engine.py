@@ -8,7 +8,7 @@ import os
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_index.service import build as build_index
@@ -27,7 +27,6 @@ from voxelmill_thumbnail.settings import ThumbnailSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any
 
     from voxelmill_shared.service import Service
     from voxelmill_shared.worker import Settled, Started
@@ -140,7 +139,8 @@ async def open_engine(
         engine = Engine(parts, tasks)
         try:
             ready = asyncio.ensure_future(asyncio.gather(*(worker.consuming.wait() for worker in workers)))
-            await asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            anything: list[asyncio.Future[Any]] = [ready, *tasks]
+            await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()
             engine.check()
             yield engine

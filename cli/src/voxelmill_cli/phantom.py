@@ -1,7 +1,7 @@
 """A phantom: a chest CT computed from formulas, with the truth about every voxel.
 
-It is what `voxelmill demo` works on: anatomy that a segmentation must tell apart (lungs with vessels, airways, ribs with
-marrow, a stomach with gas, a table under the back), noise like a scanner's, and no patient.
+It is what `voxelmill demo` works on: anatomy that a segmentation must tell apart (lungs with vessels, airways, ribs
+with marrow, a stomach with gas, a table under the back), noise like a scanner's, and no patient.
 """
 
 from __future__ import annotations

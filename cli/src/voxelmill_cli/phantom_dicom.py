@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from voxelmill_shared.version import __version__
 
@@ -50,9 +50,9 @@ def write_series(folder: Path, phantom: Phantom) -> list[Path]:
     return paths
 
 
-def _uid(phantom: Phantom, what: str) -> str:
+def _uid(phantom: Phantom, what: str) -> UID:
     """Return a UID of a UUID (PS3.5 B.2) that follows from the plan."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, f'{phantom.plan} {what}').int}"
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, f'{phantom.plan} {what}').int}")
 
 
 def _instance(phantom: Phantom, index: int) -> Dataset:

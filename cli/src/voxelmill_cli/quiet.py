@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from voxelmill_index.pending import pending as pending_in_index
-
 from voxelmill_ingest.pending import pending as pending_in_ingest
 from voxelmill_shared.database import open_database
 

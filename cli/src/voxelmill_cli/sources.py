@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from voxelmill_shared.storage.connect import open_store
-
 from voxelmill_cli.errors import CommandError
+from voxelmill_shared.storage.connect import open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

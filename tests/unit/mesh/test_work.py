@@ -13,7 +13,8 @@ import trimesh
 
 from unit.mesh.shapes import ellipsoid
 from voxelmill_mesh.label_map import count_voxels, labels_at_border, read_label_map, renumber
-from voxelmill_mesh.work import MeshTask, mesh_labels
+from voxelmill_mesh.task import MeshTask
+from voxelmill_mesh.work import mesh_labels
 from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.plan import MeshFormat, Plan, Quality
 from voxelmill_shared.work import UnsupportedSeriesError

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from unit.segment.torso import dice, silent, torso, write_series
-from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, SegmentTask, segment_series
+from voxelmill_segment.task import SegmentTask
+from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, segment_series
 from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.labelmap import read_label_map, write_label_map

@@ -113,7 +113,7 @@ async def test_a_pool_runs_as_many_calls_at_a_time_as_it_has_children():
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
-    """kill -9 of the parent in the middle of a call leaves no orphan behind."""
+    """Kill -9 of the parent in the middle of a call leaves no orphan behind."""
     program = (
         "import asyncio, sys\n"
         "from voxelmill_shared.child import Child, Limits\n"

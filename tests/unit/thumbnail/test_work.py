@@ -15,7 +15,8 @@ from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.work import UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import fit, square_pixels
-from voxelmill_thumbnail.work import ThumbnailTask, make_thumbnails
+from voxelmill_thumbnail.task import ThumbnailTask
+from voxelmill_thumbnail.work import make_thumbnails
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from voxelmill_mesh.work import MeshTask
+from voxelmill_mesh.task import MeshTask
 from voxelmill_shared.errors import ObjectMissingError
 from voxelmill_shared.events import SeriesMeshed, SeriesSegmented, Stage
 from voxelmill_shared.outcome import Done, Outcome, Reject

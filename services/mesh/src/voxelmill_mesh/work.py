@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from voxelmill_mesh.task import MeshTask
     from voxelmill_shared.plan import Plan
 
 FOLDER = "meshes"
@@ -45,29 +46,6 @@ _MEDIA_TYPES = {
     ".png": "image/png",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class MeshTask:
-    """What to mesh.
-
-    Attributes
-    ----------
-    label_map
-        A NIfTI-1 file of integers, gzip or plain.
-    segments
-        The segments of the label map, from segment's record: `number` (the label, from 1), `name` (of letters,
-        digits, `_` and `-`: it names the files), `rgb` (sRGB, 0 to 255). Other keys are ignored.
-    plan
-        The job's parameters; `quality`, `reduction_percent` and `formats` matter here.
-    output
-        A folder for the files; made if missing.
-    """
-
-    label_map: Path
-    segments: tuple[dict[str, Any], ...]
-    plan: Plan
-    output: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from voxelmill_segment.work import SegmentTask
+from voxelmill_segment.task import SegmentTask
 from voxelmill_shared.errors import NotBuiltError
 from voxelmill_shared.events import SeriesSegmented, SeriesValidated, Stage, StageSkipped
 from voxelmill_shared.outcome import Done, Outcome, Reject
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from voxelmill_shared.events import DocumentRef
     from voxelmill_shared.parts import Scratch
     from voxelmill_shared.results import StageRecord
+
+NO_VOLUME = frozenset({"too-few-slices", "colour-images", "no-geometry", "derived-object"})
+"""Codes of the imaging catalogue for series that are sound and were never meant to be a volume: a single image, a
+secondary capture. What is meant to be one and is broken (missing slices, mixed orientations) is rejected instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class SegmentSeries:
             except NotApplicableError as error:
                 return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=str(error)),))
             except UnsupportedSeriesError as error:
+                if error.code in NO_VOLUME:
+                    return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=error.reason),))
                 return Reject(error.reason, error.code)
             except NotBuiltError as error:
                 return Reject(str(error), "not-built")

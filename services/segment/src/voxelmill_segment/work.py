@@ -18,39 +18,13 @@ from voxelmill_shared.work import NotApplicableError, OutputFile, WorkResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from voxelmill_segment.task import SegmentTask
     from voxelmill_shared.imaging.volume import Volume
-    from voxelmill_shared.plan import Plan
 
 LABEL_MAP = "segmentation/labelmap.nii.gz"
 DICOM_SEG = "segmentation/segmentation.dcm"
 STATISTICS = "segmentation/statistics.json"
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentTask:
-    """What the child is asked for.
-
-    Parameters
-    ----------
-    paths
-        The files of the series, in the manifest's order.
-    kind
-        DICOM or NIfTI.
-    modality
-        As ingest has read it; empty where the format has none.
-    plan
-        Model, organ group and quality.
-    output
-        The folder to write into; it need not exist yet.
-    """
-
-    paths: tuple[Path, ...]
-    kind: ObjectKind
-    modality: str
-    plan: Plan
-    output: Path
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.results import ResultKeys, SeriesManifest
 from voxelmill_shared.stage import StageResults, read_document
 from voxelmill_shared.work import UnsupportedSeriesError
-from voxelmill_thumbnail.work import ThumbnailTask
+from voxelmill_thumbnail.task import ThumbnailTask
 
 if TYPE_CHECKING:
     from voxelmill_shared.child import ChildPool

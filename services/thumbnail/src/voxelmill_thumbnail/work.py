@@ -25,18 +25,9 @@ if TYPE_CHECKING:
     from voxelmill_shared.imaging.frames import Frame
     from voxelmill_shared.imaging.transform import LookUpTable, Values
     from voxelmill_shared.imaging.volume import Volume
+    from voxelmill_thumbnail.task import ThumbnailTask
 
 _PLANES = ("axial", "coronal", "sagittal", "mip", "preview")
-
-
-@dataclass(frozen=True, slots=True)
-class ThumbnailTask:
-    """What to draw: the files in the order of the manifest, and the folder to write into (made if absent)."""
-
-    paths: tuple[Path, ...]
-    kind: ObjectKind
-    modality: str
-    output: Path
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,37 @@
+"""What the segment service asks its child for. Without the libraries that the child needs, so that asking is cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from voxelmill_shared.events import ObjectKind
+    from voxelmill_shared.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """What the child is asked for.
+
+    Parameters
+    ----------
+    paths
+        The files of the series, in the manifest's order.
+    kind
+        DICOM or NIfTI.
+    modality
+        As ingest has read it; empty where the format has none.
+    plan
+        Model, organ group and quality.
+    output
+        The folder to write into; it need not exist yet.
+    """
+
+    paths: tuple[Path, ...]
+    kind: ObjectKind
+    modality: str
+    plan: Plan
+    output: Path
