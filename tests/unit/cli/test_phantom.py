@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from voxelmill_segment.threshold import ThresholdSegmenter
 from voxelmill_shared.imaging.volume import Volume
 from voxelmill_shared.plan import Plan
 
-SMALL = PhantomPlan(rows=192, columns=192, pixel_mm=2.0, slices=100, slice_mm=3.0)
+SMALL = PhantomPlan(rows=256, columns=256, pixel_mm=1.5, slices=60, slice_mm=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,9 @@ def test_its_densities_are_those_of_tissue(phantom: Phantom) -> None:
     assert means["bones"] > 250
     assert 20 < means["soft_tissue"] < 70
     assert -120 < means["subcutaneous_fat"] < -90
-    muscle = phantom.voxels[50, 96, 20:28].astype(float)
-    assert 4 < muscle.std() < 40
+    heart = phantom.voxels[30, 90:100, 135:145]
+    assert phantom.labels[30, 90:100, 135:145].tolist() == [[table.SOFT_TISSUE.number] * 10] * 10
+    assert 8 < heart.std() < 24
 
 
 def test_left_is_left_and_the_heart_is_on_the_left(phantom: Phantom) -> None:
@@ -73,7 +76,7 @@ def test_the_model_finds_what_the_phantom_holds(phantom: Phantom) -> None:
         (table.BONES, 0.85),
         (table.SOFT_TISSUE, 0.93),
         (table.SUBCUTANEOUS_FAT, 0.9),
-        (table.TORSO_FAT, 0.8),
+        (table.TORSO_FAT, 0.75),
     ):
         score = dice(found == segment.number, phantom.labels == segment.number)
         assert score >= least, f"{segment.name}: {score:.3f}"
@@ -83,9 +86,7 @@ def test_the_model_finds_what_the_phantom_holds(phantom: Phantom) -> None:
 
 def test_contrast_medium_is_no_bone() -> None:
     """A phantom with 250 HU of contrast in its blood: the aorta and the heart stay soft tissue."""
-    phantom = make_phantom(
-        PhantomPlan(rows=160, columns=160, pixel_mm=2.4, slices=75, slice_mm=4.0, contrast_hu=250.0)
-    )
+    phantom = make_phantom(replace(SMALL, contrast_hu=250.0))
     volume = Volume(voxels=phantom.voxels, affine=phantom.affine, modality="CT")
     found = ThresholdSegmenter().segment(volume, Plan(), lambda _: None).labels
     assert dice(found == table.BONES.number, phantom.labels == table.BONES.number) >= 0.85

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 PLAN = PhantomPlan(rows=64, columns=80, pixel_mm=4.8, slices=14, slice_mm=20.0)
 
-TYPE_1 = """SOPClassUID SOPInstanceUID StudyInstanceUID Modality SeriesInstanceUID FrameOfReferenceUID Manufacturer
-ManufacturerModelName DeviceSerialNumber SoftwareVersions ImageType PixelSpacing ImageOrientationPatient
-ImagePositionPatient SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
-PixelRepresentation PixelData RescaleIntercept RescaleSlope RescaleType WindowCenter WindowWidth PatientPosition""".split()
-TYPE_2 = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID
-AccessionNumber SeriesNumber PositionReferenceIndicator InstanceNumber SliceThickness KVP AcquisitionNumber
-PatientOrientation ContentDate ContentTime""".split()
+TYPE_1 = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ImageType", "PixelSpacing",
+    "ImageOrientationPatient", "ImagePositionPatient", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "RescaleIntercept",
+    "RescaleSlope", "RescaleType", "WindowCenter", "WindowWidth", "PatientPosition",
+)  # fmt: skip
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
+    "StudyID", "AccessionNumber", "SeriesNumber", "PositionReferenceIndicator", "InstanceNumber", "SliceThickness",
+    "KVP", "AcquisitionNumber", "PatientOrientation", "ContentDate", "ContentTime",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from voxelmill_segment.morphology import Mask, bounding_box, components, depth, 
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
     from voxelmill_segment.grid import Grid
 
 TISSUE_HU = -400
@@ -26,9 +27,9 @@ def find_body(grid: Grid) -> Mask:
     """Return the body with all that it encloses (lungs, bowel gas).
 
     Tissue is opened by 4 mm, which takes the table top and clothes away (they are thinner), and of its components all
-    are kept that hold at least 1 % of the largest one and are over 28 mm thick: arms and legs that lie apart, but no table
-    frame. Then holes are filled slice by slice. A hole that opens to the image border is outside only if the air there is bare air: a field
-    of view that cuts through a lung does not lose it.
+    are kept that hold at least 1 % of the largest one and are over 28 mm thick: arms and legs that lie apart, but no
+    table frame. Then holes are filled slice by slice. A hole that opens to the image border is outside only if the air
+    there is bare air: a field of view that cuts through a lung does not lose it.
     """
     tissue = grid.hu > TISSUE_HU
     core = erode(tissue, _TABLE_MM, grid.spacing)

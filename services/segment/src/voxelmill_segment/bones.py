@@ -82,7 +82,7 @@ def find_contrast(grid: Grid, body: Mask) -> Mask:
     if not keep.any():
         return np.zeros(body.shape, np.bool_)
     level = ndimage.mean(grid.hu, labels, np.arange(len(counts)))
-    for number, place in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if not keep[number]:
             continue
         margin = [int(np.ceil(6.0 / step)) + 1 for step in grid.spacing]
@@ -126,7 +126,7 @@ def _find_canal(grid: Grid, body: Mask, soft: Mask) -> Mask:
     labels, counts = components(ndimage.maximum_filter(canal.view(np.uint8), size=(bridge, 1, 1)) > 0)
     labels[~canal] = 0
     upright = np.zeros(len(counts), np.bool_)
-    for number, place in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
         height = (place[0].stop - place[0].start) * grid.spacing[0]
         upright[number] = height >= min(30.0, 0.6 * soft.shape[0] * grid.spacing[0])
     return dilate(upright[labels], 1.5, grid.spacing) & soft
@@ -136,7 +136,7 @@ def _find_discs(grid: Grid, soft: Mask) -> Mask:
     """Return the discs between vertebrae among the soft tissue that bone encloses: flat, wide and of 40 to 125 HU."""
     discs = np.zeros(soft.shape, np.bool_)
     labels, _ = components(soft & (grid.hu > 40) & (grid.hu < 125))
-    for number, place in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if (place[0].stop - place[0].start) * grid.spacing[0] <= 15.0:
             region = labels[place] == number
             discs[place] |= region & bool(region.any(0).sum() * grid.spacing[1] * grid.spacing[2] >= 350.0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
     from voxelmill_segment.labels import Code, Segment
     from voxelmill_segment.segmenter import LabelMap
     from voxelmill_shared.imaging.volume import Volume

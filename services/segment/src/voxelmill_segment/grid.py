@@ -45,7 +45,7 @@ class Grid:
         factors = tuple(max(1, round(target_mm / step)) for step in spacing)
         shape = tuple(-(-n // f) for n, f in zip(hu.shape, factors, strict=True))
         mean = np.empty(shape, np.int16)
-        in_slabs(lambda a, b: _block_mean(hu, mean, *factors, a, b), shape[0])
+        in_slabs(lambda a, b: _block_mean(hu, mean, (factors[0], factors[1], factors[2]), a, b), shape[0])
         steps = tuple(step * f for step, f in zip(spacing, factors, strict=True))
         return cls(mean, (steps[0], steps[1], steps[2]), (factors[0], factors[1], factors[2]))
 
@@ -71,7 +71,10 @@ def in_slabs(work: Callable[[int, int], Any], size: int, threads: int = 2) -> No
 
 
 @njit(cache=True, nogil=True)
-def _block_mean(hu, mean, fz, fy, fx, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917 - numba
+def _block_mean(
+    hu: npt.NDArray[np.int16], mean: npt.NDArray[np.int16], factors: tuple[int, int, int], first: int, last: int
+) -> None:
+    fz, fy, fx = factors
     depth, height, width = hu.shape
     for k in range(first, last):
         for j in range(mean.shape[1]):
@@ -81,6 +84,6 @@ def _block_mean(hu, mean, fz, fy, fx, first, last):  # type: ignore[no-untyped-d
                 for z in range(k * fz, min(depth, k * fz + fz)):
                     for y in range(j * fy, min(height, j * fy + fy)):
                         for x in range(i * fx, min(width, i * fx + fx)):
-                            total += min(max(hu[z, y, x], -1024), 3071)
+                            total += min(max(hu[z, y, x], AIR_HU), DENSEST_HU)
                             count += 1
                 mean[k, j, i] = round(total / count)

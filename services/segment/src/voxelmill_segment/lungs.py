@@ -1,4 +1,4 @@
-"""The lungs, after Hu, Hoffman and Reinhardt (IEEE TMI 20:490, 2001): threshold, airways off, left from right, smooth."""
+"""The lungs, after Hu, Hoffman and Reinhardt (IEEE TMI 20:490, 2001): threshold, split, smooth."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from voxelmill_segment.morphology import Mask, bounding_box, closed, components, depth, erode, fill_slices, within
+from voxelmill_segment.morphology import Mask, bounding_box, closed, components, depth, fill_slices, within
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
     from voxelmill_segment.grid import Grid
 
 LEFT, RIGHT = 1, 2
@@ -46,8 +47,8 @@ def find_lung_air(grid: Grid, body: Mask, threshold: float) -> Mask:
     """Return the lungs' air, with the airways that are joined to it.
 
     Components of air within the body are lung if their inside, one and a half voxels away from the edge (where partial
-    volume makes any air grey), is mostly parenchyma, -950 to -500 HU; bowel gas and sinuses are bare air. A component of
-    more than 400 mL may be darker: emphysema.
+    volume makes any air grey), is mostly parenchyma, -950 to -500 HU; bowel gas and sinuses are bare air. A component
+    of more than 400 mL may be darker: emphysema.
     """
     air = body & (grid.hu < threshold)
     labels, counts = components(air)
@@ -111,9 +112,7 @@ def split_lungs(lungs: Mask, body: Mask, spacing: tuple[float, float, float]) ->
     if (seeds > 0)[cut].all():
         sides[box] = seeds
         return sides
-    nearest = ndimage.distance_transform_edt(
-        seeds == 0, sampling=spacing, return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(seeds == 0, sampling=spacing, return_distances=False, return_indices=True)
     sides[box] = seeds[tuple(nearest)] * cut
     return sides
 
@@ -130,6 +129,3 @@ def smooth_lung(lung: Mask, grid: Grid, keep_out: Mask) -> Mask:
         return fill_slices(smooth) & ~barred
 
     return within(lung, _CLOSING_MM + 2.0, grid.spacing, work, grid.hu, keep_out)
-
-
-__all__ = ["LEFT", "RIGHT", "erode", "find_lung_air", "optimal_threshold", "smooth_lung", "split_lungs"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cc3d
 import edt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Spacing: TypeAlias = tuple[float, float, float]
+Connectivity: TypeAlias = Literal[6, 18, 26]
 
 
 def depth(mask: Mask, spacing: Spacing) -> npt.NDArray[np.float32]:
@@ -52,13 +53,14 @@ def closed(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
     return padded[tuple(slice(margin, -margin) for margin in margins)]
 
 
-def components(mask: Mask, connectivity: int = 6) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+def components(mask: Mask, connectivity: Connectivity = 6) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return the mask's components, numbered from 1, and the voxels of each number (0 first)."""
-    labels = cc3d.connected_components(mask, connectivity=connectivity, out_dtype=np.uint32)
+    found = cc3d.connected_components(mask, connectivity=connectivity, return_N=False, out_dtype=np.uint32)
+    labels = found.view(np.int32)  # as scipy numbers them; there are never so many
     return labels, np.bincount(labels.ravel())
 
 
-def large_components(mask: Mask, least_voxels: float, connectivity: int = 6) -> Mask:
+def large_components(mask: Mask, least_voxels: float, connectivity: Connectivity = 6) -> Mask:
     """Keep the components of at least so many voxels."""
     labels, counts = components(mask, connectivity)
     keep = counts >= least_voxels

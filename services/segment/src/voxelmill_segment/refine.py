@@ -13,19 +13,31 @@ from numba import njit
 from scipy import ndimage
 
 from voxelmill_segment import labels as table
+from voxelmill_segment.body import TISSUE_HU
 from voxelmill_segment.bones import MARROW_HU
-from voxelmill_segment.grid import in_slabs
+from voxelmill_segment.grid import AIR_HU, DENSEST_HU, in_slabs
 from voxelmill_segment.morphology import bounding_box, large_components
+from voxelmill_segment.tissue import FAT_HIGH_HU, FAT_LOW_HU
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
     from voxelmill_segment.grid import Grid
     from voxelmill_segment.morphology import Mask, Spacing
 
 SKIN_MM = 2.0
+BONE_HU = 160.0
 _LEAST_BONE_ML = 0.1
 _SMOOTH_BELOW_MM = 1.6
-_MARROW_MEAN_HU = 90.0
+_BRIGHT_EDGE_HU = 350.0
+_EDGE_SHARE = 0.4
+_SOFT_HU = 50
+_LUMEN_EDGE_HU = -500
+
+# numba takes plain numbers from its module, not the attributes of a table.
+_LEFT, _RIGHT, _AIRWAYS = table.LUNG_LEFT.number, table.LUNG_RIGHT.number, table.AIRWAYS.number
+_BONE, _SOFT = table.BONES.number, table.SOFT_TISSUE.number
+_SUBCUTANEOUS, _TORSO_FAT = table.SUBCUTANEOUS_FAT.number, table.TORSO_FAT.number
 
 _LEFT_NEAR, _RIGHT_NEAR, _BONE_NEAR, _BODY_NEAR, _BODY_SURE, _TORSO = 1, 2, 4, 8, 16, 32
 
@@ -52,12 +64,13 @@ class Anatomy:
     airway_grid: Grid
 
 
-def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: float, spacing: Spacing) -> Refined:
+def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, spacing: Spacing) -> Refined:
     """Label every voxel.
 
     A block of the working grid whose neighbours all agree gives its label to its voxels: vessels stay in the lung and
-    marrow in the bone. In the others each voxel is lung below `air_hu` and bone above `bone_hu`, if these are near, and
-    else what tissue its HU says, averaged over 3x3 pixels where pixels are small, for noise would speckle it.
+    marrow in the bone. In the others each voxel is lung below `air_hu`, if lung is near; bone, if bone is near, above a
+    share of the brightest neighbour's HU (a bright cortex blurs further than a dim one); and else what tissue its HU
+    says, averaged over 3x3 pixels where pixels are small, for noise would speckle it.
 
     Parameters
     ----------
@@ -65,8 +78,8 @@ def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: 
         int16 (superior, posterior, left), C-contiguous.
     anatomy
         What was found on the working grid.
-    air_hu, bone_hu
-        The thresholds of lung and of bone.
+    air_hu
+        The threshold of lung.
     spacing
         Millimetres between voxels.
     """
@@ -74,12 +87,13 @@ def refine(hu: npt.NDArray[np.int16], anatomy: Anatomy, air_hu: float, bone_hu: 
     result = np.zeros(hu.shape, np.uint8)
     inside = np.zeros(hu.shape, np.bool_)
     reach = 1 if spacing[2] < _SMOOTH_BELOW_MM else 0
-    parts = (hints, sure, anatomy.core, anatomy.airways.view(np.uint8))
-    factors = (*anatomy.grid.factors, *anatomy.airway_grid.factors)
-    # Where the working grid is the volume itself, a voxel that it holds to be marrow is marrow, however fatty.
-    marrow_hu = MARROW_HU if anatomy.grid.factors == (1, 1, 1) else _MARROW_MEAN_HU
-    numbers = (float(air_hu), float(bone_hu), float(marrow_hu), reach)
-    in_slabs(lambda a, b: _label_voxels(hu, result, inside, *parts, *factors, *numbers, a, b), len(hu))
+    # Where pixels are as large as a cortex is thick, a voxel that the working grid holds to be bone stays bone, however
+    # fatty its marrow; where they are small, marrow comes back by `mend_bones`.
+    marrow_hu = DENSEST_HU if reach else MARROW_HU
+    blocks = (hints, sure, anatomy.core, anatomy.airways.view(np.uint8))
+    factors = (anatomy.grid.factors, anatomy.airway_grid.factors)
+    thresholds = (float(air_hu), BONE_HU, _BRIGHT_EDGE_HU, float(marrow_hu))
+    in_slabs(lambda a, b: _label_voxels(hu, result, inside, blocks, factors, thresholds, reach, a, b), len(hu))
     return Refined(result, inside)
 
 
@@ -152,63 +166,66 @@ def _hints(anatomy: Anatomy) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint
 
 
 @njit(cache=True, nogil=True)
-def _label_voxels(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912, PLR0915, PLR0917 - one loop for numba
-    hu,  # noqa: ANN001
-    result,  # noqa: ANN001
-    inside,  # noqa: ANN001
-    hints,  # noqa: ANN001
-    sure,  # noqa: ANN001
-    core,  # noqa: ANN001
-    airways,  # noqa: ANN001
-    fz,  # noqa: ANN001
-    fy,  # noqa: ANN001
-    fx,  # noqa: ANN001
-    az,  # noqa: ANN001
-    ay,  # noqa: ANN001
-    ax,  # noqa: ANN001
-    air_hu,  # noqa: ANN001
-    bone_hu,  # noqa: ANN001
-    marrow_hu,  # noqa: ANN001
-    reach,  # noqa: ANN001
-    first,  # noqa: ANN001
-    last,  # noqa: ANN001
-):
+def _label_voxels(  # noqa: C901, PLR0912 - one pass over the voxels: numba has no cheaper way to say it
+    hu: npt.NDArray[np.int16],
+    result: npt.NDArray[np.uint8],
+    inside: Mask,
+    blocks: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    factors: tuple[tuple[int, int, int], tuple[int, int, int]],
+    thresholds: tuple[float, float, float, float],
+    reach: int,
+    first: int,
+    last: int,
+) -> None:
+    hints, sure, core, airways = blocks
+    (fz, fy, fx), (az, ay, ax) = factors
+    air_hu, least_hu, most_hu, marrow_hu = thresholds
     height, width = hu.shape[1], hu.shape[2]
     for z in range(first, last):
         for y in range(height):
             for x in range(width):
                 hint = hints[z // fz, y // fy, x // fx]
-                if not hint & 8:
+                if not hint & _BODY_NEAR:
                     continue
                 total, count = 0, 0
                 for j in range(max(0, y - reach), min(height, y + reach + 1)):
                     for i in range(max(0, x - reach), min(width, x + reach + 1)):
-                        total += min(max(hu[z, j, i], -1024), 3071)
+                        total += min(max(hu[z, j, i], AIR_HU), DENSEST_HU)
                         count += 1
                 mean = total / count
                 own = core[z // fz, y // fy, x // fx]
                 agreed = sure[z // fz, y // fy, x // fx]
-                if airways[z // az, y // ay, x // ax] and mean < -500:
+                if airways[z // az, y // ay, x // ax] and mean < _LUMEN_EDGE_HU:
                     inside[z, y, x] = True
-                    result[z, y, x] = 4
+                    result[z, y, x] = _AIRWAYS
                     continue
                 if agreed:
                     inside[z, y, x] = True
                     result[z, y, x] = agreed
                     continue
-                if mean < air_hu and hint & 3:
+                if mean < air_hu and hint & (_LEFT_NEAR | _RIGHT_NEAR):
                     inside[z, y, x] = True
-                    if own in (2, 3):
+                    if own in (_LEFT, _RIGHT):
                         result[z, y, x] = own
                     else:
-                        result[z, y, x] = 2 if hint & 1 else 3
+                        result[z, y, x] = _LEFT if hint & _LEFT_NEAR else _RIGHT
                     continue
-                if not hint & 16 and mean < -400:
+                if not hint & _BODY_SURE and mean < TISSUE_HU:
                     continue
                 inside[z, y, x] = True
-                if hint & 4 and (hu[z, y, x] > bone_hu or (own == 5 and hu[z, y, x] > marrow_hu)):
-                    result[z, y, x] = 5
-                elif mean >= -30:
-                    result[z, y, x] = 6
-                elif mean > -190:
-                    result[z, y, x] = 8 if hint & 32 else 7
+                edge = np.inf
+                if hint & _BONE_NEAR and hu[z, y, x] > least_hu:
+                    edge = least_hu
+                    if reach:
+                        brightest = 0
+                        for k in range(max(0, z - 1), min(len(hu), z + 2)):
+                            for j in range(max(0, y - 1), min(height, y + 2)):
+                                for i in range(max(0, x - 1), min(width, x + 2)):
+                                    brightest = max(brightest, hu[k, j, i])
+                        edge = min(max(_SOFT_HU + _EDGE_SHARE * (brightest - _SOFT_HU), least_hu), most_hu)
+                if hu[z, y, x] > edge or (hint & _BONE_NEAR and own == _BONE and hu[z, y, x] > marrow_hu):
+                    result[z, y, x] = _BONE
+                elif mean >= FAT_HIGH_HU:
+                    result[z, y, x] = _SOFT
+                elif mean > FAT_LOW_HU:
+                    result[z, y, x] = _TORSO_FAT if hint & _TORSO else _SUBCUTANEOUS

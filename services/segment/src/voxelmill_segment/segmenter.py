@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+
     from voxelmill_segment.labels import Segment
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_shared.plan import Plan

@@ -11,6 +11,7 @@ from numba import njit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
     from voxelmill_segment.segmenter import LabelMap
 
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -86,8 +87,18 @@ def measure(voxels: npt.NDArray[np.int16] | npt.NDArray[np.float32], label_map: 
         total = int(bins.sum())
         if total == 0:
             results.append(
-                SegmentStatistics(number, segment.name, 0, 0.0, None, None, {}, touches_border=False,
-                                  centroid_mm=None, bounding_box_mm=None)
+                SegmentStatistics(
+                    number,
+                    segment.name,
+                    0,
+                    0.0,
+                    None,
+                    None,
+                    {},
+                    touches_border=False,
+                    centroid_mm=None,
+                    bounding_box_mm=None,
+                )
             )
             continue
         hu = np.arange(-_OFFSET, _OFFSET)
@@ -129,13 +140,21 @@ def _box(
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(hu, labels, slice_index, histogram, sums, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917 - numba
+def _accumulate(
+    hu: npt.NDArray[np.int16],
+    labels: npt.NDArray[np.uint8],
+    slice_index: int,
+    histogram: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.float64],
+    low: npt.NDArray[np.int64],
+    high: npt.NDArray[np.int64],
+) -> None:
     for row in range(labels.shape[0]):
         for column in range(labels.shape[1]):
             number = labels[row, column]
             if number == 0:
                 continue
-            histogram[number, int(hu[row, column]) + 32768] += 1
+            histogram[number, int(hu[row, column]) + _OFFSET] += 1
             at = (column, row, slice_index)
             for axis in range(3):
                 sums[number, axis] += at[axis]

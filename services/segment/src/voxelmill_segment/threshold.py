@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
     from voxelmill_segment.morphology import Mask, Spacing
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_shared.plan import Plan
@@ -38,7 +39,6 @@ LEAST_EXTENT_MM = 20.0
 
 _GRID_MM = {Quality.FAST: 3.0, Quality.NORMAL: 2.2, Quality.HIGH: 1.6}
 _AIRWAY_GRID_MM = 1.2
-_BONE_HU = 200.0
 
 
 class ThresholdSegmenter:
@@ -140,7 +140,7 @@ def label_anatomy(
         report("tissue")
         torso = find_torso(grid, body, core > 0)
     report("refine")
-    refined = refine(hu, Anatomy(grid, core, body, torso, airways, airway_grid), air_hu, _BONE_HU, spacing)
+    refined = refine(hu, Anatomy(grid, core, body, torso, airways, airway_grid), air_hu, spacing)
     if organ in {Organ.BONES, Organ.ALL}:
         refined.mend_bones(grid.spread(core, hu.shape), spacing)
     if organ is Organ.ALL:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from voxelmill_segment.grid import Grid
 from voxelmill_segment.morphology import Mask, closed, components, depth, erode, fill_slices, opened
+
+if TYPE_CHECKING:
+    from voxelmill_segment.grid import Grid
 
 FAT_LOW_HU, FAT_HIGH_HU = -190, -30
 """Adipose tissue (Kvist et al., Am J Clin Nutr 48:1351, 1988; Yoshizumi et al., Radiology 211:283, 1999)."""
