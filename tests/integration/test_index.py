@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from integration.index_kit import FILES, Index, Series
@@ -18,9 +18,9 @@ from voxelmill_index.settling import read_job
 from voxelmill_index.tables import METADATA as INDEX_METADATA
 from voxelmill_shared import catalog
 from voxelmill_shared.catalog import JobStatus, ObjectStatus, StageOutcome
-from voxelmill_shared.catalog.tables import AUDIT, METADATA, STAGES
+from voxelmill_shared.catalog.tables import METADATA, STAGES
 from voxelmill_shared.database import is_sqlite, reading, transaction
-from voxelmill_shared.events import ObjectRef, ObjectValidated, Stage, StageFailed, Status
+from voxelmill_shared.events import ObjectValidated, Stage, StageFailed, Status
 from voxelmill_shared.migrations import differences
 from voxelmill_shared.outcome import Done, Retry
 from voxelmill_shared.receipt_check import verify_receipt
@@ -364,25 +364,18 @@ async def test_the_audit_trail_has_each_event_once(index: Index, series: Series)
     assert skipped.object_address == f"inbox/{series.uid}/0.dcm"
 
 
-@pytest.mark.parametrize("change", [update(AUDIT).values(who="nobody"), delete(AUDIT)], ids=["update", "delete"])
-async def test_the_audit_trail_can_only_grow(index: Index, series: Series, change: object) -> None:
-    """The database itself refuses to change or to remove a record."""
+@pytest.mark.parametrize("verb", ["UPDATE", "DELETE", "TRUNCATE"])
+async def test_the_audit_trail_can_only_grow(index: Index, series: Series, verb: str) -> None:
+    """The database itself refuses to change or to remove a record. SQLite has no TRUNCATE."""
     await take_all(index, series.objects())
+    if verb == "TRUNCATE" and is_sqlite(index.engine):
+        verb = "DELETE"
+    statement = {"UPDATE": "UPDATE audit SET who = ''", "DELETE": "DELETE FROM audit", "TRUNCATE": "TRUNCATE audit"}
     with pytest.raises(DBAPIError, match="can only grow"):
         async with transaction(index.engine) as connection:
-            await connection.execute(change)  # type: ignore[call-overload] # either kind of statement
+            await connection.execute(text(statement[verb]))
     async with reading(index.engine) as connection:
-        assert (await connection.execute(select(func.count()).select_from(AUDIT))).scalar_one() == 3
-
-
-@pytest.mark.postgresql
-async def test_the_audit_trail_cannot_be_truncated(index: Index, series: Series) -> None:
-    """PostgreSQL empties a table without deleting rows; that is refused, too. SQLite knows no such statement."""
-    await take_all(index, series.objects())
-    statement = "DELETE FROM audit" if is_sqlite(index.engine) else "TRUNCATE audit"
-    with pytest.raises(DBAPIError, match="can only grow"):
-        async with transaction(index.engine) as connection:
-            await connection.execute(text(statement))
+        assert (await catalog.counts(connection)).audit == 3
 
 
 async def test_the_record_and_its_audit_stand_or_fall_together(index: Index, series: Series) -> None:
@@ -407,10 +400,3 @@ async def test_hostile_text_is_recorded(index: Index, series: Series) -> None:
     async with reading(index.engine) as connection:
         (view,) = await catalog.objects(connection)
     assert view.detail == "a\ufffdb"
-
-
-async def test_an_event_without_its_envelope_is_a_mistake_of_the_caller(index: Index) -> None:
-    """Nothing is recorded of which nobody knows who said it."""
-    event = ObjectValidated(object=ObjectRef(bucket="b", key="k", etag="e", size=1), kind="dicom")
-    with pytest.raises(LookupError, match="envelope"):
-        await index.handler(event)

@@ -7,6 +7,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ from voxelmill_shared.events import (
     open_envelope,
 )
 from voxelmill_shared.events.envelope import child_traceparent
+from voxelmill_shared.events.schemas import event_schema
 from voxelmill_shared.plan import Plan
 
 if TYPE_CHECKING:
@@ -93,6 +95,16 @@ def test_event_survives_the_wire(event: Event) -> None:
     assert open_envelope(decoded) == event
     assert decoded.routing_key == event.type
     assert decoded.type == TYPE_PREFIX + event.type
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_what_is_written_fits_its_schema(event: Event) -> None:
+    """The body validates against the envelope's schema, its data against the event's; with a field missing it fails."""
+    body = json.loads(Envelope.wrap(event, "test").encode())
+    jsonschema.validate(body, event_schema(Envelope))
+    jsonschema.validate(body["data"], event_schema(type(event)))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({}, event_schema(type(event)))
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
