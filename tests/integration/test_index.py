@@ -123,10 +123,7 @@ async def test_the_catalog_shows_what_has_happened(index: Index, series: Series)
 
 @pytest.mark.parametrize("story", ["well", "skipped", "failed", "replayed"])
 async def test_any_order_and_any_repetition_give_the_same_catalog(index: Index, story: str) -> None:
-    """However the events of a job arrive, the catalog and the receipt end the same.
-
-    Nothing fails in the stories `well` and `skipped`, so in them exactly one fact is published.
-    """
+    """However events arrive, catalog and receipt end the same; where nothing fails, just one fact is published."""
 
     async def tell(series: Series) -> list[Envelope]:
         events = [*series.objects(), await series.validated(), await series.done(Stage.THUMBNAIL)]
