@@ -279,6 +279,8 @@ def _explain(context: ExceptionContext) -> DatabaseUnavailableError | None:
     error = context.original_exception
     if isinstance(error, DatabaseUnavailableError) or context.is_pre_ping:
         return None
+    if not isinstance(error, Exception):
+        return None  # a cancellation in the middle of a statement says nothing about the database
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         unavailable = code in _SQLITE_UNAVAILABLE
