@@ -237,7 +237,7 @@ def test_nifti_is_a_series_of_one_object(phantom, tmp_path):
     folder = tmp_path / "out" / "lungs_segmentation_patient_one"
     receipt = check_receipt(folder)
     assert not (folder / "segmentation.dcm").exists()
-    assert any("DICOM" in warning for warning in receipt["warnings"])
+    assert any("no segmentation.dcm" in warning for warning in receipt["warnings"])
 
 
 @pytest.mark.data
