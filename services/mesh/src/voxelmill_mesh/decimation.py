@@ -32,8 +32,8 @@ PULL = 1e-3
 PASS_SHARE = 0.4
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
-FOLD_COSINE = 0.2
-"""How far a face may turn in one collapse: by the arc cosine of this, 78 degrees."""
+FOLD_COSINE = 0.5
+"""How far a face may turn in one collapse: by the arc cosine of this, 60 degrees."""
 
 SLIVER = 0.1
 """Twice a face's area over the square of its longest edge (0.87 if equilateral): no face gets worse than this, unless
