@@ -131,6 +131,19 @@ def test_the_brain_is_no_marrow() -> None:
     assert z.shape == hu.shape
 
 
+def test_a_dry_skull_is_a_body() -> None:
+    """A phantom of bone and air is thinner than many a table, but it is closed."""
+    z, y, x = np.meshgrid(*[np.arange(-n, n) * 3.0 for n in (12, 40, 30)], indexing="ij")
+    radius = np.sqrt((x / 70) ** 2 + (y / 85) ** 2)
+    hu = np.full(z.shape, -1000, np.int16)
+    skull = (radius < 0.93) & (radius > 0.84)
+    hu[skull] = 900
+    hu[abs(y - 105) < 4] = 400  # a dense table top
+    found = segment(Volume(voxels=hu, affine=np.diag([3.0, 3.0, 3.0, 1.0]), modality="CT"), Organ.BONES)
+    assert (found.labels[skull] == table.BONES.number).mean() > 0.9
+    assert not found.labels[y > 95].any()
+
+
 @pytest.mark.parametrize(
     ("volume", "reason"),
     [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cc3d
 import numpy as np
 
-from voxelmill_segment.morphology import Mask, bounding_box, components, depth, dilate, erode, fill_slices
+from voxelmill_segment.morphology import Mask, bounding_box, closed, components, depth, dilate, erode, fill_slices
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,6 +18,9 @@ TISSUE_HU = -400
 """Halfway between air and fat, with a margin for the partial volume of the skin."""
 
 _OUTSIDE_AIR_HU = -940
+_SHELL_HU = 150
+_SUTURE_MM = 8.0
+_LEAST_SHELL_ML = 20.0
 _TABLE_MM = 4.0
 _LEAST_SHARE = 0.01
 _LEAST_HALF_THICKNESS_MM = 10.0
@@ -32,6 +35,18 @@ def find_body(grid: Grid) -> Mask:
     there is bare air: a field of view that cuts through a lung does not lose it.
     """
     tissue = grid.hu > TISSUE_HU
+    body = _thick_parts(grid, tissue)
+    dense = grid.hu > _SHELL_HU
+    if float((dense & ~body).sum()) * grid.voxel_ml > _LEAST_SHELL_ML:
+        # A dry skull is a shell, thin as a table: it counts with all that it encloses. Its sutures may gape.
+        body = _thick_parts(grid, tissue | fill_slices(closed(dense, _SUTURE_MM, grid.spacing)))
+    body = fill_slices(body)
+    for index in range(len(body)):
+        body[index] |= _cut_lung(grid.hu[index], body[index])
+    return body
+
+
+def _thick_parts(grid: Grid, tissue: Mask) -> Mask:
     core = erode(tissue, _TABLE_MM, grid.spacing)
     labels, counts = components(core)
     if len(counts) < 2:
@@ -42,11 +57,7 @@ def find_body(grid: Grid) -> Mask:
     np.maximum.at(thickest, labels[core], inner[core])
     keep = (counts >= _LEAST_SHARE * counts.max()) & (thickest >= _LEAST_HALF_THICKNESS_MM)
     keep[counts.argmax()] = True
-    body = dilate(keep[labels], _TABLE_MM + 0.5 * max(grid.spacing), grid.spacing) & tissue
-    body = fill_slices(body)
-    for index in range(len(body)):
-        body[index] |= _cut_lung(grid.hu[index], body[index])
-    return body
+    return dilate(keep[labels], _TABLE_MM + 0.5 * max(grid.spacing), grid.spacing) & tissue
 
 
 def _cut_lung(hu: npt.NDArray[np.int16], body: Mask) -> Mask:
