@@ -246,7 +246,7 @@ async def test_replaying_what_is_not_there(broker: Broker, transport: Transport,
     await bury(transport, work, broker.message(1), broker.message(2))
     first, _ = await letters(transport, work)
     assert await transport.replay(work, []) == 0
-    assert await transport.replay(work, ["unknown", "4711"]) == 0
+    assert await transport.replay(work, ["unknown", "4711", "9" * 40]) == 0
     assert await transport.replay(work, [first.handle, first.handle]) == 1
     assert await transport.replay(work, [first.handle]) == 0
     await counted(transport, work, ready=1, dead=1)

@@ -81,7 +81,7 @@ class EmbeddedTransport:
 
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
         """Put dead letters back onto their queue in one transaction; handles that name none are not counted."""
-        numbers = [int(handle) for handle in handles if handle.isdecimal()]
+        numbers = [int(handle) for handle in handles if handle.isdecimal() and len(handle) < 19]
         return await self._writer.call(lambda file: file.replay(queue.name, numbers))
 
     async def check(self) -> None:

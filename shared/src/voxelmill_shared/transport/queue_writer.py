@@ -149,21 +149,34 @@ class QueueWriter:
     def _work(self) -> None:
         while not self._stopping:
             batch = self._next_batch()
+            # A loop that ended without closing us: nobody is left to settle anything, so hand everything back.
+            self._stopping = self._stopping or any(s.loop.is_closed() for s in self._subscriptions)
             if self._stopping and not batch:
                 break
-            try:
-                if batch or self._has_work():
-                    self._turn(batch)
-                if time.monotonic() >= self._next_owners:
-                    self._next_owners = time.monotonic() + _OWNERS_SECONDS
-                self._in_trouble = False
-            except (sqlite3.Error, OSError, BrokerUnavailableError) as error:
-                self._fail(batch, f"{self.path}: {error}")
+            self._attempt(batch)
         if self._file is not None:
             # Whatever fails here, the kernel lets go of our lock and the others take back what we had in hand.
             with suppress(sqlite3.Error, OSError):
                 self._file.close()
         self._fail(self._drain_inbox([]), f"{self.path}: this transport is closed")
+
+    def _attempt(self, batch: list[_Operation]) -> None:
+        try:
+            if batch or self._has_work():
+                self._turn(batch)
+            if time.monotonic() >= self._next_owners:
+                self._next_owners = time.monotonic() + _OWNERS_SECONDS
+            self._in_trouble = False
+        except (sqlite3.Error, OSError, BrokerUnavailableError) as error:
+            self._fail(batch, f"{self.path}: {error}")
+        except Exception as error:  # noqa: BLE001 - it goes to whoever asked; if the thread died, the others would hang
+            if len(batch) == 1:
+                self._resolve([(batch[0], None, error)])
+            elif batch:
+                for operation in batch:  # nothing was written: find the one that cannot be
+                    self._attempt([operation])
+            else:
+                self._fail(batch, f"{self.path}: {type(error).__name__}: {error}")
 
     def _fail(self, batch: list[_Operation], reason: str) -> None:
         self._resolve([(operation, None, BrokerUnavailableError(reason)) for operation in batch])
@@ -218,7 +231,7 @@ class QueueWriter:
         if self._file is None:
             self._file = QueueFile(self.path, self._limit)
         file = self._file
-        answers: list[tuple[_Operation, Any, VoxelmillError | None]] = []
+        answers: list[tuple[_Operation, Any, Exception | None]] = []
         freed: Counter[Subscription] = Counter()
         with file.transaction():
             if time.monotonic() >= self._next_owners:
@@ -272,7 +285,7 @@ class QueueWriter:
 
     def _resolve(
         self,
-        answers: list[tuple[_Operation, Any, VoxelmillError | None]],
+        answers: list[tuple[_Operation, Any, Exception | None]],
         deliveries: list[tuple[Subscription, Claimed]] | None = None,
     ) -> None:
         """Tell the loops: deliveries first, then answers, so that a cancelled consumer knows all it has in hand."""
@@ -282,11 +295,8 @@ class QueueWriter:
         for operation, result, error in answers:
             calls[operation.loop].append(_bound(_answer, operation.future, result, error))
         for loop, todo in calls.items():
-            try:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
                 loop.call_soon_threadsafe(_call_all, todo)
-            except RuntimeError:
-                # The loop is closed: nobody is left to settle anything. Hand everything back and end.
-                self._stopping = True
 
 
 def _bound(function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:
@@ -298,7 +308,7 @@ def _call_all(todo: list[Callable[[], None]]) -> None:
         call()
 
 
-def _answer(future: asyncio.Future[Any], result: Any, error: VoxelmillError | None) -> None:
+def _answer(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
     if future.done():  # whoever asked was cancelled
         return
     if error is None:
