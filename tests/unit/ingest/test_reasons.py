@@ -1,0 +1,77 @@
+"""The catalogue of reasons and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from voxelmill_ingest.inspection import inspect, is_junk
+from voxelmill_ingest.reasons import Reason, table
+from voxelmill_ingest.unpack import safe_name
+from voxelmill_shared.events import ObjectRef
+
+README = Path(__file__).parents[3] / "services" / "ingest" / "README.md"
+
+
+def test_the_page_of_the_service_holds_the_catalogue_as_it_is() -> None:
+    assert table() in README.read_text()
+
+
+def test_words_are_lower_case_and_explained_in_one_sentence() -> None:
+    for reason in Reason:
+        assert reason.value == reason.value.lower().replace("_", "-")
+        assert reason.explanation.endswith((".", "…"))
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "reason"),
+    [
+        ("a.dcm", b"", Reason.EMPTY_OBJECT),
+        ("a.dcm", b"hello", Reason.NOT_DICOM),
+        ("readme", b"hello", Reason.OTHER_FILE),
+        ("report.PDF", b"%PDF", Reason.OTHER_FILE),
+        ("study/.DS_Store", b"hello", Reason.JUNK),
+        ("a", b"\x1f\x8bnot really gzip", Reason.NOT_DICOM),
+        ("a", bytes(20_000), Reason.NOT_DICOM),
+    ],
+)
+def test_what_is_no_image_is_told_by_bytes_and_name(key: str, body: bytes, reason: Reason) -> None:
+    reading = inspect(ObjectRef(bucket="inbox", key=key, etag="e", size=len(body)))
+    found = None
+    try:
+        wanted = next(reading)
+        reading.send(body[wanted.start : wanted.start + wanted.length])
+    except StopIteration as end:
+        found = end.value
+    assert found is not None
+    assert found.reason is reason
+
+
+def test_junk_is_known_at_any_depth() -> None:
+    assert is_junk("__MACOSX/a/._b")
+    assert is_junk("a/Thumbs.db")
+    assert not is_junk("a/b.dcm")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("a/b", "a/b"),
+        ("./a//b/", "a/b"),
+        ("a\\b", "a/b"),
+        ("../a", None),
+        ("a/../../b", None),
+        ("/a", None),
+        ("C:/a", None),
+        ("a\0b", None),
+        ("a\nb", None),
+        ("", None),
+        (".", None),
+        ("x" * 300, None),
+        ("a/" * 400 + "b", None),
+        ("\udcff", None),
+    ],
+)
+def test_names_of_members_are_safe_or_none(name: str, safe: str | None) -> None:
+    assert safe_name(name) == safe
