@@ -111,7 +111,8 @@ def print_ending(console: Console, summary: RunSummary) -> None:
         console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`", soft_wrap=True)
     console.print(
         f"{summary.objects} objects: {len(summary.exported)} series done, {len(summary.skipped)} objects skipped, "
-        f"{len(summary.rejected) + len(summary.unnamed)} rejected, {len(summary.failed)} stages failed, in {summary.seconds:.1f} s",
+        f"{len(summary.rejected) + len(summary.unnamed)} rejected, {len(summary.failed)} stages failed, "
+        f"in {summary.seconds:.1f} s",
         highlight=False,
     )
     for exported in summary.exported[:LISTED]:

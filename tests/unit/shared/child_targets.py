@@ -10,35 +10,43 @@ import time
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError
 
 
+def _print(_, __):
+    print("library chatter")
+    os.write(1, b"more chatter\n")
+    return "printed"
+
+
+def _progress(value, report):
+    for number in range(value):
+        report(number)
+    return "reported"
+
+
+def _unsupported(value, _):
+    raise UnsupportedSeriesError("missing-slices", value)
+
+
+def _not_applicable(value, _):
+    raise NotApplicableError(value)
+
+
+ACTIONS = {
+    "echo": lambda value, _: value,
+    "pid": lambda _, __: os.getpid(),
+    "print": _print,
+    "progress": _progress,
+    "exit": lambda value, _: sys.exit(value),
+    "os-exit": lambda value, _: os._exit(value),
+    "kill": lambda value, _: os.kill(os.getpid(), value),
+    "segfault": lambda _, __: os.kill(os.getpid(), signal.SIGSEGV),
+    "sleep": lambda value, _: time.sleep(value),
+    "allocate": lambda value, _: len(bytearray(value)),
+    "unsupported": _unsupported,
+    "not-applicable": _not_applicable,
+}
+
+
 def act(task, report):
     """Do what the task says."""
     word, value = task
-    if word == "echo":
-        return value
-    if word == "pid":
-        return os.getpid()
-    if word == "print":
-        print("library chatter")
-        os.write(1, b"more chatter\n")
-        return "printed"
-    if word == "progress":
-        for number in range(value):
-            report(number)
-        return "reported"
-    if word == "exit":
-        sys.exit(value)
-    if word == "os-exit":
-        os._exit(value)
-    if word == "kill":
-        os.kill(os.getpid(), value)
-    if word == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if word == "sleep":
-        time.sleep(value)
-    if word == "allocate":
-        return len(bytearray(value))
-    if word == "unsupported":
-        raise UnsupportedSeriesError("missing-slices", value)
-    if word == "not-applicable":
-        raise NotApplicableError(value)
-    raise KeyError(word)
+    return ACTIONS[word](value, report)
