@@ -60,6 +60,9 @@ class Display(Protocol):
     def line(self, text: str) -> None:
         """Print a line above the bars."""
 
+    def worked(self, service: str, seconds: float) -> None:
+        """Tell that a service has settled a message, and how long it took."""
+
 
 class Tracker:
     """Follows the workers (it is their observer) and keeps what a display shows. `problems` are for the summary."""
@@ -108,6 +111,7 @@ class Tracker:
 
     def _settled(self, what: Settled) -> None:
         event = what.event
+        self._display.worked(what.service, what.seconds)
         if (
             what.service == Stage.INGEST
             and isinstance(event, ObjectUploaded)
@@ -212,6 +216,9 @@ class Bars:
         """Print above the bars."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def worked(self, service: str, seconds: float) -> None:
+        """Show nothing: bars and stages tell it."""
+
 
 class Lines:
     """The display of a pipe or a log: one plain line for each thing that comes to its end."""
@@ -252,6 +259,9 @@ class Lines:
         """Print a line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def worked(self, service: str, seconds: float) -> None:
+        """Print nothing: what has come to its end is told by `series`."""
+
 
 class Silent:
     """The display of `--json`: nothing."""
@@ -269,6 +279,9 @@ class Silent:
         """Show nothing."""
 
     def line(self, text: str) -> None:
+        """Show nothing."""
+
+    def worked(self, service: str, seconds: float) -> None:
         """Show nothing."""
 
 

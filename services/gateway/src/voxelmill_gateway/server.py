@@ -36,6 +36,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(128)  # from here on a connection waits instead of being refused
     except OSError as error:
         listener.close()
         raise PortTakenError(
