@@ -170,7 +170,7 @@ class Ledger:
         """Write down how many objects an upload has; true if all are settled, so that series are due."""
         now = self.now()
         async with transaction(self.engine) as connection:
-            row = {"upload_id": upload_id, "first_seen": now, "changed_at": now, "settled": 0}
+            row = {"upload_id": upload_id, "first_seen": now, "changed_at": now}
             await _insert_if_new(connection, uploads, row)
             change = update(uploads).where(uploads.c.upload_id == upload_id).values(expected=expected, changed_at=now)
             settled = (await connection.execute(change.returning(uploads.c.settled))).scalar_one()
@@ -189,6 +189,7 @@ class _Settling:
     now: datetime
     reference: ObjectRef
     upload_id: str | None
+    seen_before: bool = field(default=False)
     upload_complete: bool = field(default=False)
 
     async def place(self, found: Instance, rival: Rival | None) -> tuple[Finding, bool]:
@@ -196,15 +197,7 @@ class _Settling:
 
         Returns the finding as it is now, and whether the series changed.
         """
-        row = {
-            "series_instance_uid": found.series_instance_uid,
-            "study_instance_uid": found.study_instance_uid,
-            "changed_at": self.now,
-            "touches": 0,
-        }
-        await _insert_if_new(self.connection, series, row)
-        lock = select(series.c.study_instance_uid).where(series.c.series_instance_uid == found.series_instance_uid)
-        study = (await self.connection.execute(lock.with_for_update())).scalar_one()
+        study = await self._lock_series(found)
         if study != found.study_instance_uid:
             return _refused(found, Reason.SERIES_IN_TWO_STUDIES, f"the series is known in study {study}"), False
         here = and_(
@@ -232,8 +225,24 @@ class _Settling:
         await self.connection.execute(update(instances).where(here).values(**values))
         return found, True
 
+    async def _lock_series(self, found: Instance) -> str:
+        """Lock the row of the instance's series, made if it is new, and return its study."""
+        lock = select(series.c.study_instance_uid).where(series.c.series_instance_uid == found.series_instance_uid)
+        study: str | None = (await self.connection.execute(lock.with_for_update())).scalar_one_or_none()
+        if study is None:
+            row = {
+                "series_instance_uid": found.series_instance_uid,
+                "study_instance_uid": found.study_instance_uid,
+                "changed_at": self.now,
+            }
+            await _insert_if_new(self.connection, series, row)
+            study = (await self.connection.execute(lock.with_for_update())).scalar_one()
+        return study
+
     async def displace(self, finding: Finding) -> None:
         """Take out of their series the instances that this object's earlier content was."""
+        if not self.seen_before:
+            return
         overwritten = [instances.c.bucket == self.reference.bucket, instances.c.key == self.reference.key]
         if isinstance(finding, Instance):
             overwritten.append(
@@ -252,6 +261,7 @@ class _Settling:
             objects.c.bucket == self.reference.bucket, objects.c.key == self.reference.key
         )
         row = (await self.connection.execute(here.with_for_update())).one_or_none()
+        self.seen_before = row is not None
         if row is None or row.status == "missing" or row.last_seen <= looked_at:
             return
         if (row.etag, row.size) != (self.reference.etag, self.reference.size):
@@ -286,8 +296,6 @@ class _Settling:
         """Count the object as settled in its upload; true if that was the last one, so that series are due."""
         if self.upload_id is None:
             return False
-        row = {"upload_id": self.upload_id, "first_seen": self.now, "changed_at": self.now, "settled": 0}
-        await _insert_if_new(self.connection, uploads, row)
         settled = {
             "upload_id": self.upload_id,
             "bucket": self.reference.bucket,
@@ -300,8 +308,13 @@ class _Settling:
             .where(uploads.c.upload_id == self.upload_id)
             .values(settled=uploads.c.settled + int(fresh), changed_at=self.now)
         )
-        row_now = (await self.connection.execute(change.returning(uploads.c.settled, uploads.c.expected))).one()
-        self.upload_complete = row_now.expected is not None and row_now.settled >= row_now.expected
+        change = change.returning(uploads.c.settled, uploads.c.expected)
+        upload = (await self.connection.execute(change)).one_or_none()
+        if upload is None:
+            row = {"upload_id": self.upload_id, "first_seen": self.now, "changed_at": self.now}
+            await _insert_if_new(self.connection, uploads, row)
+            upload = (await self.connection.execute(change)).one()
+        self.upload_complete = upload.expected is not None and upload.settled >= upload.expected
         if fresh and self.upload_complete:
             await _make_due(self.connection, self.upload_id, self.now)
         return self.upload_complete
