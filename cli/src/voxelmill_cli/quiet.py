@@ -24,15 +24,21 @@ async def wait_until_quiet(engine: Engine, tracker: Tracker) -> None:
     nothing is under way.
     """
     database = open_database(engine.parts.database_url)
+
+    async def queued() -> int:
+        counts = await engine.parts.transport.counts()
+        return sum(count.ready + count.in_hand + count.waiting for count in counts)
+
     try:
         while True:
             engine.check()
             before = tracker.activity
-            left = await pending_in_ingest(database)
-            left += sum(count.ready + count.in_hand + count.waiting for count in await engine.parts.transport.counts())
-            left += await pending_in_index(database) + await pending_in_ingest(database)
+            await asyncio.sleep(POLL_SECONDS)
+            if tracker.activity != before or await queued():
+                continue
+            left = await pending_in_ingest(database) + await queued() + await pending_in_index(database)
+            left += await queued() + await pending_in_ingest(database)
             if left == 0 and tracker.activity == before:
                 return
-            await asyncio.sleep(POLL_SECONDS)
     finally:
         await database.dispose()
