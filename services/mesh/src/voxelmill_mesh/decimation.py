@@ -1,13 +1,11 @@
 """Decimation by edge collapses that never break a manifold.
 
-The cost of a collapse is the quadric error of Garland and Heckbert with a small pull towards the vertices' own places
-(the isotropic term of Trettner and Kobbelt), which keeps the equations solvable in flat places and the triangles well
-shaped. Collapses are done in passes, cheapest first: each pass takes the cheapest part of the edges, and no two
-neighbouring edges in the same pass. A collapse is refused if it would fold a face over, make a sliver, or change the
-topology (the link condition of Dey et al.): a closed manifold stays one, and no part of it is ever lost.
+Collapses are done in passes, cheapest first by the quadric error: each pass takes the cheapest part of the edges, and
+none whose cost a collapse of the same pass has changed for the worse. A collapse is refused if it would fold a face
+over, make a sliver, or change the topology (the link condition of Dey et al.): a closed manifold stays one, and no part
+of it is ever lost.
 
-Sources: M. Garland, P. S. Heckbert, "Surface simplification using quadric error metrics" (SIGGRAPH 1997);
-P. Trettner, L. Kobbelt, "Fast and robust QEF minimization using probabilistic quadrics" (CGF 39, 2020); T. K. Dey,
+Sources: M. Garland, P. S. Heckbert, "Surface simplification using quadric error metrics" (SIGGRAPH 1997); T. K. Dey,
 H. Edelsbrunner, S. Guha, D. V. Nekhayev, "Topology preserving edge contraction" (Publ. Inst. Math. 66, 1999).
 """
 
@@ -19,15 +17,11 @@ import numpy as np
 
 from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.manifold import following, pair_half_edges, preceding
+from voxelmill_mesh.quadrics import optimum, vertex_quadrics
 from voxelmill_mesh.surface import Mesh
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from voxelmill_mesh.compiled import Array
-
-PULL = 1e-3
-"""The weight of a vertex's own place beside the planes of its faces."""
 
 PASS_SHARE = 0.4
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
@@ -41,67 +35,18 @@ it was, and then it must get better."""
 
 
 @compiled
-def _quadrics(vertices: Array, faces: Array) -> Array:
-    """Return (n, 10): xx xy xz yy yz zz of the matrix, x y z of the vector, and the constant."""
-    quadrics = np.zeros((vertices.shape[0], 10))
-    for f in range(faces.shape[0]):
-        px, py, pz = vertices[faces[f, 0], 0], vertices[faces[f, 0], 1], vertices[faces[f, 0], 2]
-        ax, ay, az = vertices[faces[f, 1], 0] - px, vertices[faces[f, 1], 1] - py, vertices[faces[f, 1], 2] - pz
-        bx, by, bz = vertices[faces[f, 2], 0] - px, vertices[faces[f, 2], 1] - py, vertices[faces[f, 2], 2] - pz
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        length = np.sqrt(nx * nx + ny * ny + nz * nz)
-        if length == 0.0:
-            continue
-        nx, ny, nz = nx / length, ny / length, nz / length
-        d = -(nx * px + ny * py + nz * pz)
-        weight = length / 6  # a third of the area for each corner
-        for k in range(3):
-            v = faces[f, k]
-            x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
-            quadric = quadrics[v]
-            quadric[0] += weight * (nx * nx + PULL)
-            quadric[1] += weight * nx * ny
-            quadric[2] += weight * nx * nz
-            quadric[3] += weight * (ny * ny + PULL)
-            quadric[4] += weight * ny * nz
-            quadric[5] += weight * (nz * nz + PULL)
-            quadric[6] += weight * (nx * d - PULL * x)
-            quadric[7] += weight * (ny * d - PULL * y)
-            quadric[8] += weight * (nz * d - PULL * z)
-            quadric[9] += weight * (d * d + PULL * (x * x + y * y + z * z))
-    return quadrics
-
-
-@compiled
-def _optimum(first: Array, second: Array) -> tuple[float, float, float, float]:
-    """Return the place of least error of two quadrics' sum, and that error."""
-    xx, xy, xz = first[0] + second[0], first[1] + second[1], first[2] + second[2]
-    yy, yz, zz = first[3] + second[3], first[4] + second[4], first[5] + second[5]
-    bx, by, bz = first[6] + second[6], first[7] + second[7], first[8] + second[8]
-    cxx, cxy, cxz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
-    determinant = xx * cxx + xy * cxy + xz * cxz
-    if determinant <= 0.0:
-        return 0.0, 0.0, 0.0, np.inf
-    cyy, cyz, czz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
-    x = -(cxx * bx + cxy * by + cxz * bz) / determinant
-    y = -(cxy * bx + cyy * by + cyz * bz) / determinant
-    z = -(cxz * bx + cyz * by + czz * bz) / determinant
-    return x, y, z, max(0.0, bx * x + by * y + bz * z + first[9] + second[9])
-
-
-@compiled
 def _cheapest(u: int, start: int, corners: Array, twin: Array, quadrics: Array) -> tuple[int, float]:
-    """Return the cheapest half-edge from u to a vertex with a higher number, and its cost."""
+    """Return the neighbour with a higher number to which the edge from u is cheapest, and its cost."""
     best = -1
     least = np.inf
     h = start
     while True:
         v = corners[following(h)]
         if v > u:
-            cost = _optimum(quadrics[u], quadrics[v])[3]
+            cost = optimum(quadrics[u], quadrics[v])[3]
             if cost < least:
                 least = cost
-                best = h
+                best = v
         h = twin[preceding(h)]
         if h == start:
             return best, least
@@ -250,7 +195,7 @@ def _try_collapse(
     """Collapse a half-edge if shape and topology allow it."""
     u = corners[h]
     v = corners[following(h)]
-    x, y, z, _ = _optimum(quadrics[u], quadrics[v])
+    x, y, z, _ = optimum(quadrics[u], quadrics[v])
     x = min(max(x, box[0, 0]), box[1, 0])
     y = min(max(y, box[0, 1]), box[1, 1])
     z = min(max(z, box[0, 2]), box[1, 2])
@@ -268,14 +213,33 @@ def _try_collapse(
 
 
 @compiled
-def _mark_around(v: int, start: int, corners: Array, twin: Array, stale: Array) -> None:
-    """Mark a vertex and its neighbours: the costs of their edges have changed."""
+def _half_edge(start: int, v: int, corners: Array, twin: Array) -> int:
+    """Return the half-edge to v among those that start at the same vertex as `start`."""
+    h = start
+    while corners[following(h)] != v:
+        h = twin[preceding(h)]
+    return h
+
+
+@compiled
+def _update_around(
+    u: int, v: int, edges: Array, corners: Array, twin: Array, quadrics: Array, costs: Array, best: Array, stale: Array
+) -> None:
+    """See to the costs around v, into which u went: v's own waits for the next pass, a neighbour's only if it must."""
     stale[v] = True
-    walker = start
+    start = edges[v]
+    h = start
     while True:
-        stale[corners[following(walker)]] = True
-        walker = twin[preceding(walker)]
-        if walker == start:
+        w = corners[following(h)]
+        if best[w] == u or best[w] == v or costs[w] == np.inf:
+            stale[w] = True
+        elif w < v and not stale[w]:
+            cost = np.float32(optimum(quadrics[w], quadrics[v])[3])
+            if cost < costs[w]:
+                costs[w] = cost
+                best[w] = v
+        h = twin[preceding(h)]
+        if h == start:
             break
 
 
@@ -300,19 +264,19 @@ def _reduce(vertices: Array, corners: Array, twin: Array, quadrics: Array, box: 
         candidates = 0
         for i in range(alive.size):
             u = alive[i]
-            # A vertex beside a collapse of this pass is stale: its cost is not what it was.
+            # What is stale has had a collapse beside it in this pass and waits for the next.
             if stale[u] or not costs[u] <= limit or costs[u] == np.inf:
                 continue
             candidates += 1
-            h = best[u]
-            v = corners[following(h)]
+            v = best[u]
             if stale[v]:
                 continue
+            h = _half_edge(edges[u], v, corners, twin)
             stamp += 1
             if not _try_collapse(h, vertices, quadrics, box, corners, twin, edges, stamps, stamp):
                 costs[u] = np.inf  # until something around it changes
                 continue
-            _mark_around(v, edges[v], corners, twin, stale)
+            _update_around(u, v, edges, corners, twin, quadrics, costs, best, stale)
             face_count -= 2
             if face_count <= target:
                 break
@@ -322,26 +286,44 @@ def _reduce(vertices: Array, corners: Array, twin: Array, quadrics: Array, box: 
 
 
 @compiled
-def _compact(vertices: Array, corners: Array, face_count: int) -> tuple[Array, Array]:
-    """Leave out what is gone; vertices are numbered in the order in which the faces use them."""
-    numbers = np.full(vertices.shape[0], -1, np.int32)
-    kept = np.empty((vertices.shape[0], 3), np.float32)
-    faces = np.empty((face_count, 3), np.int32)
+def _survivors(corners: Array, vertex_count: int, face_count: int) -> tuple[Array, Array]:
+    """Return the faces that are left and the vertices that they use, in the order in which they use them."""
+    kept = np.empty(face_count, np.int32)
+    seen = np.zeros(vertex_count, np.bool_)
+    used = np.empty(vertex_count, np.int32)
     count = 0
-    f = 0
-    for face in range(corners.size // 3):
-        if corners[3 * face] < 0:
+    face = 0
+    for f in range(corners.size // 3):
+        if corners[3 * f] < 0:
             continue
+        kept[face] = f
+        face += 1
         for k in range(3):
-            v = corners[3 * face + k]
-            if numbers[v] < 0:
-                numbers[v] = count
-                for axis in range(3):
-                    kept[count, axis] = np.float32(vertices[v, axis])
+            v = corners[3 * f + k]
+            if not seen[v]:
+                seen[v] = True
+                used[count] = v
                 count += 1
-            faces[f, k] = numbers[v]
-        f += 1
-    return kept[:count].copy(), faces
+    return kept, used[:count].copy()
+
+
+@compiled
+def _renumber(corners: Array, twin: Array, kept: Array, used: Array, vertex_count: int) -> tuple[Array, Array]:
+    """Return the corners and twins of the faces that are left, in new numbers."""
+    face_numbers = np.empty(corners.size // 3, np.int32)
+    for f in range(kept.size):
+        face_numbers[kept[f]] = f
+    numbers = np.empty(vertex_count, np.int32)
+    for v in range(used.size):
+        numbers[used[v]] = v
+    packed_corners = np.empty(3 * kept.size, np.int32)
+    packed_twin = np.empty(3 * kept.size, np.int32)
+    for f in range(kept.size):
+        for k in range(3):
+            h = 3 * kept[f] + k
+            packed_corners[3 * f + k] = numbers[corners[h]]
+            packed_twin[3 * f + k] = 3 * face_numbers[twin[h] // 3] + twin[h] % 3
+    return packed_corners, packed_twin
 
 
 def decimate(mesh: Mesh, target: int) -> Mesh:
@@ -358,11 +340,21 @@ def decimate(mesh: Mesh, target: int) -> Mesh:
     """
     if len(mesh.faces) <= target:
         return mesh
-    twin = pair_half_edges(mesh.vertices, mesh.faces)
     origin = (mesh.vertices.min(axis=0).astype(np.float64) + mesh.vertices.max(axis=0)) / 2
-    vertices = (mesh.vertices - origin).astype(np.float64)  # small numbers: the quadrics hold their squares
-    corners: NDArray[np.int32] = mesh.faces.reshape(-1).copy()
+    vertices: Array = (mesh.vertices - origin).astype(np.float64)  # small numbers: the quadrics hold their squares
     box = np.stack([vertices.min(axis=0), vertices.max(axis=0)])
-    face_count = _reduce(vertices, corners, twin, _quadrics(vertices, mesh.faces), box, target)
-    kept, faces = _compact(vertices + origin, corners, face_count)
-    return Mesh(kept, faces)
+    quadrics = vertex_quadrics(vertices, mesh.faces)
+    corners: Array = mesh.faces.reshape(-1).copy()
+    twin: Array = pair_half_edges(mesh.vertices, mesh.faces)
+    face_count = len(mesh.faces)
+    wanted = face_count
+    while wanted > target:
+        # Half of it at a time, then packed: the longer the faces in use lie scattered, the slower they are found.
+        wanted = max(target, face_count // 2)
+        face_count = _reduce(vertices, corners, twin, quadrics, box, wanted)
+        kept, used = _survivors(corners, len(vertices), face_count)
+        corners, twin = _renumber(corners, twin, kept, used, len(vertices))
+        vertices, quadrics = vertices[used], quadrics[used]
+        if face_count > wanted:
+            break  # no more can go
+    return Mesh((vertices + origin).astype(np.float32), corners.reshape(-1, 3))
