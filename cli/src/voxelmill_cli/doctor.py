@@ -29,7 +29,7 @@ CODECS = {
     "imagecodecs": "JPEG 2000, HTJ2K, JPEG-LS, JPEG",
     "rle": "RLE",
     "highdicom": "DICOM SEG",
-    "fast_simplification": "mesh decimation",
+    "numba": "segmentation and surfaces",
     "cc3d": "the model threshold",
 }
 ROOM_NEEDED = 5 << 30

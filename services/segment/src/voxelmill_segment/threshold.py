@@ -20,6 +20,7 @@ from voxelmill_segment.lungs import LEFT, RIGHT, find_lung_air, optimal_threshol
 from voxelmill_segment.orientation import PatientAxes
 from voxelmill_segment.refine import Anatomy, refine
 from voxelmill_segment.segmenter import LabelMap
+from voxelmill_segment.specks import merge_specks
 from voxelmill_segment.tissue import find_torso
 from voxelmill_shared.imaging.volume import looks_like_ct
 from voxelmill_shared.plan import Organ, Quality
@@ -144,6 +145,7 @@ def label_anatomy(
     if organ in {Organ.BONES, Organ.ALL}:
         refined.mend_bones(grid.spread(core, hu.shape), spacing)
     if organ is Organ.ALL:
+        merge_specks(refined.labels, spacing)
         refined.add_skin(spacing)
     if organ is Organ.BODY:
         return refined.body.astype(np.uint8) * np.uint8(table.BODY.number)
