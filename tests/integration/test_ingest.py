@@ -134,6 +134,23 @@ async def test_the_same_content_under_another_key_is_validated_and_changes_nothi
     assert await ingest.completed() == [first]
 
 
+async def test_a_moved_series_is_read_where_it_lies_now(ingest: Ingest, data: Path) -> None:
+    """Files moved to another folder are the same instances; the next revision's manifest names their new place."""
+    files = files_of(data / ABDOMEN)
+    late = files.popitem()
+    await ingest.upload(files, "upload-1")
+    await ingest.completed()
+    for key in files:
+        await ingest.stores.inbox.delete(key)
+    await ingest.upload({f"moved/{key}": body for key, body in files.items()}, "upload-2")
+    await ingest.completed()
+    await ingest.upload({f"moved/{late[0]}": late[1]}, "upload-3")
+    (second,) = await ingest.completed()
+    assert second.revision == 2
+    manifest = await ingest.manifest(second)
+    assert all(instance.object.key.startswith("moved/") for instance in manifest.instances)
+
+
 async def test_uploading_everything_again_publishes_the_same_series_again(ingest: Ingest, data: Path) -> None:
     files = files_of(data / ABDOMEN, 4)
     published = await ingest.upload(files, "upload-1")

@@ -215,6 +215,9 @@ class _Settling:
             return found, True
         other = _reference(standing)
         if other.content() == self.reference.content():
+            if other.address() != self.reference.address():
+                # A copy, or the file was moved: this one was just seen to be there, the other may be gone by now.
+                await self.connection.execute(update(instances).where(here).values(**values))
             return found, False
         if other.address() != self.reference.address():
             if rival is None or rival.reference != other:
