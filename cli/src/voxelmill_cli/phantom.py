@@ -120,4 +120,5 @@ def _noise(random: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[n
     white = random.standard_normal(shape, np.float32)
     fine = ndimage.gaussian_filter(white, 0.7, mode="wrap", truncate=3.0)
     grain = fine - 0.5 * ndimage.uniform_filter(fine, 7, mode="wrap")
-    return grain / grain.std()
+    noise: npt.NDArray[np.float32] = grain / grain.std()
+    return noise

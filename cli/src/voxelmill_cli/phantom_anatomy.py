@@ -316,7 +316,7 @@ def _draw_sternum(canvas: Canvas, build: Build) -> None:
     box = canvas.box(0, -along - 6.0, wide, 8)
     distance = np.maximum(canvas.superellipse(box, (0, -along - 6.0), (wide, 6.5), 3.0), ends)
     canvas.paint(box, distance, 480.0, _BONE)
-    canvas.paint(box, distance + 1.4, 160.0, _BONE)
+    canvas.paint(box, distance + np.float32(1.4), 160.0, _BONE)
 
 
 def _draw_scapulae(canvas: Canvas, build: Build) -> None:
@@ -338,7 +338,7 @@ def _draw_scapulae(canvas: Canvas, build: Build) -> None:
 def _behind(x: float, across: float, along: float) -> float:
     """Return the y of the scapula's plane: 15 mm outside the cavity."""
     inside = max(0.05, 1.0 - (x / (across + 17.0)) ** _POWER)
-    return (along + 15.0) * inside ** (1 / _POWER)
+    return float((along + 15.0) * inside ** (1 / _POWER))
 
 
 def _tree(random: np.random.Generator, side: float) -> Tubes:
