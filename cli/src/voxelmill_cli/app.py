@@ -94,11 +94,20 @@ def parse_formats(text: str) -> tuple[MeshFormat, ...]:
         raise typer.BadParameter(f"{error}; use {', '.join(MeshFormat)}") from None
 
 
-OrganOption = Annotated[Organ, typer.Option("--organ", help="what to segment")]
-ModelOption = Annotated[ModelName, typer.Option("--model", help="the segmentation model")]
-QualityOption = Annotated[Quality, typer.Option("--quality", help="how fine the surfaces are")]
+OrganOption = Annotated[Organ, typer.Option("--organ", envvar="VOXELMILL_ORGAN", help="what to segment")]
+ModelOption = Annotated[ModelName, typer.Option("--model", envvar="VOXELMILL_MODEL", help="the segmentation model")]
+QualityOption = Annotated[
+    Quality, typer.Option("--quality", envvar="VOXELMILL_QUALITY", help="how fine the surfaces are")
+]
 ReductionOption = Annotated[
-    int, typer.Option("--reduction-percent", min=0, max=99, help="how many of the triangles to take away")
+    int,
+    typer.Option(
+        "--reduction-percent",
+        envvar="VOXELMILL_REDUCTION_PERCENT",
+        min=0,
+        max=99,
+        help="how many of the triangles to take away",
+    ),
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="mesh files to write: stl,ply,obj,glb")]
 

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sqlalchemy import URL
 
 from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_index.service import build as build_index
@@ -55,13 +58,18 @@ class Engine:
             stopping.cancel()
 
 
+def sqlite_url(path: Path) -> str:
+    """Write the address of a SQLite file; whatever its path holds (`?`, `#`, `%`) is part of the path."""
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
 def state_settings(state: Path) -> dict[str, Any]:
     """Give the settings that put everything but the inbox under one folder; the environment overrides none of them."""
     return {
-        "broker_url": f"embedded://{state}/broker.db",
+        "broker_url": f"embedded://{quote(str(state / 'broker.db'))}",
         "work_url": str(state / "work"),
         "results_url": str(state / "results"),
-        "database_url": f"sqlite:///{state}/voxelmill.db",
+        "database_url": sqlite_url(state / "voxelmill.db"),
         "scratch": state / "scratch",
     }
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStore
 
 
+_TAIL = 12
+"""How much of a UID's end tells folders of one name apart; more where that is not enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """A job's results on disk."""
@@ -48,12 +52,16 @@ def folder_names(datasets: dict[str, str], organ: str) -> dict[str, str]:
         The data set's name by Series Instance UID.
     """
     clean = {uid: re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "series" for uid, name in datasets.items()}
+    alike: dict[str, list[str]] = {}
+    for uid, name in clean.items():
+        alike.setdefault(name.lower(), []).append(uid)
     names: dict[str, str] = {}
     for uid, name in clean.items():
-        alone = sum(1 for other in clean.values() if other.lower() == name.lower()) == 1
-        # The UID's own end, dots and all: unique within a study, and stable between runs.
-        tail = "" if alone else f"_{uid[-12:].lstrip('.')}"
-        names[uid] = f"{organ}_segmentation_{name}{tail}"
+        others = [other for other in alike[name.lower()] if other != uid]
+        length = _TAIL
+        while any(other[-length:] == uid[-length:] for other in others):
+            length += 1
+        names[uid] = f"{organ}_segmentation_{name}" + (f"_{uid[-length:].lstrip('.')}" if others else "")
     return names
 
 

@@ -103,7 +103,9 @@ class Tracker:
     def _started(self, what: Started) -> None:
         event = what.event
         if isinstance(event, SeriesValidated):
-            self.jobs[event.series_instance_uid] = event
+            known = self.jobs.get(event.series_instance_uid)
+            if known is None or known.revision <= event.revision:  # an older revision may be tried again meanwhile
+                self.jobs[event.series_instance_uid] = event
         if what.service in SHOWN and isinstance(event, SeriesEvent):
             state = self._state(event)
             state.stages[Stage(what.service)] = "running"
@@ -183,7 +185,7 @@ class Bars:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             _Stages(),
             TimeElapsedColumn(),

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from voxelmill_shared.events import Stage
 
@@ -46,7 +47,7 @@ def artefact_table(exported: Exported) -> Table:
     """List what was made of one series: artefact, size, and the time that its stage took."""
     receipt = exported.receipt
     table = Table(
-        title=f"{exported.folder.name} · {receipt.modality or 'image'} · {receipt.status}", title_justify="left"
+        title=Text(f"{exported.folder.name} · {receipt.modality or 'image'} · {receipt.status}"), title_justify="left"
     )
     table.add_column("artefact")
     table.add_column("size", justify="right")
@@ -70,7 +71,7 @@ def artefact_table(exported: Exported) -> Table:
         last = stage
     for stage, summary in receipt.stages.items():
         if summary.outcome != "done":
-            table.add_row(f"[{summary.outcome}] {summary.reason}", "", stage, "", style="yellow")
+            table.add_row(Text(f"{summary.outcome}: {summary.reason}"), "", stage, "", style="yellow")
     return table
 
 

@@ -122,7 +122,7 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
             if local is None:
                 await _send(summary, base, request)
             if request.cleanup_input and summary.exit_code == EXIT_DONE:
-                await each(source.delete, keys, UPLOADS)
+                await _delete_input(source, tracker)
     finally:
         await source.store.close()
     summary.seconds = time.monotonic() - started
@@ -132,7 +132,8 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
 def _places(request: RunRequest) -> tuple[Path | None, Path]:
     """Return the destination if it is a folder, and the folder to work in."""
     if is_s3(request.destination):
-        return None, Path.cwd() / f"voxelmill-{dataset_name(PurePosixPath(request.source).name)}"
+        digest = hashlib.sha256(f"{request.source}\n{request.destination}".encode("utf-8", "surrogateescape"))
+        return None, Path.cwd() / f".voxelmill-run-{digest.hexdigest()[:12]}"
     local = Path(request.destination.removeprefix("file://")).resolve()
     if not is_s3(request.source) and local == Path(request.source.removeprefix("file://")).resolve():
         raise CommandError(f"{request.destination}: is the source itself; choose another folder for the results")
@@ -237,5 +238,18 @@ async def _send(summary: RunSummary, base: Path, request: RunRequest) -> None:
             await each(put, files, UPLOADS)
     finally:
         await store.close()
-    if not request.keep_local:
-        await asyncio.to_thread(shutil.rmtree, base)
+    if summary.exit_code == EXIT_DONE and not request.keep_local:
+        await asyncio.to_thread(
+            shutil.rmtree, base
+        )  # made by this run alone; what failed keeps it, to go on from there
+
+
+async def _delete_input(source: Source, tracker: Tracker) -> None:
+    """Delete what was worked on, and nothing that was skipped or that has been replaced meanwhile."""
+
+    async def delete(reference: ObjectRef) -> None:
+        if await source.store.exists(reference.key) and (await source.store.head(reference.key)).etag == reference.etag:
+            await source.delete(reference.key)
+
+    taken = [event.object for event in tracker.validated.values() if event.object.bucket == source.store.bucket]
+    await each(delete, taken, UPLOADS)

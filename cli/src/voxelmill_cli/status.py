@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from voxelmill_cli.engine import sqlite_url
 from voxelmill_cli.errors import CommandError
 from voxelmill_cli.sources import STATE_FOLDER
 from voxelmill_shared import catalog
@@ -36,7 +38,7 @@ def databases_of(data: Path) -> list[str]:
     if url:
         return [url]
     paths = [data / "voxelmill.db", *sorted((data / STATE_FOLDER).glob("*/voxelmill.db"))]
-    found = [f"sqlite:///{path.resolve()}" for path in paths if path.exists()]
+    found = [sqlite_url(path.resolve()) for path in paths if path.exists()]
     if not found:
         raise CommandError(f"{data}: no catalog there; name the folder of `voxelmill up` or of a run with --data")
     return found
@@ -144,13 +146,12 @@ def print_status(console: Console, found: dict[str, Any]) -> None:
         table.add_column(heading, overflow="fold")
     for series in found["series"]:
         job = series["job"]
-        stages = " ".join(
-            f"[{_STYLES.get(stage['outcome'], 'dim')}]{stage['stage']} {stage['outcome']}[/]"
-            for stage in (job["stages"] if job else ())
-        )
+        stages = Text()
+        for stage in job["stages"] if job else ():
+            stages.append(f"{stage['stage']} {stage['outcome']} ", _STYLES.get(stage["outcome"], "dim"))
         table.add_row(
             series["series_instance_uid"],
-            series["modality"],
+            Text(series["modality"]),  # what a file says is shown as it is, never read as markup
             str(series["instances"]),
             f"{job['revision']} of {series['revisions']}" if job else "",
             job["job"] if job else "",

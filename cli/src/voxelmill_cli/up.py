@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from voxelmill_cli.engine import only_one, open_engine, state_settings
 from voxelmill_cli.errors import CommandError
 from voxelmill_cli.progress import Lines, Tracker
-from voxelmill_gateway.server import PortTakenError, serve
+from voxelmill_gateway.server import serve
+from voxelmill_shared.health import PortTakenError
 from voxelmill_shared.main import stop_on_signals
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def up_settings(data: Path, plan: Plan) -> dict[str, Any]:
         "organ": plan.organ,
         "quality": plan.quality,
         "reduction_percent": plan.reduction_percent,
-        "reconcile_seconds": WATCH_SECONDS,
+        **({} if "VOXELMILL_RECONCILE_SECONDS" in os.environ else {"reconcile_seconds": WATCH_SECONDS}),
     }
 
 
@@ -44,6 +46,7 @@ async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) ->
     CommandError
         If the folder or the port cannot be used.
     """
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     stop = stop_on_signals()
     tracker = Tracker(Lines(console))
     with only_one(folder):
@@ -52,12 +55,10 @@ async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) ->
             checks = {"broker": engine.parts.transport.check, "results": engine.parts.stores.results.check}
             try:
                 async with serve(checks, "127.0.0.1", port) as taken:
-                    console.print(f"put images into {settings.get('inbox_url', 'the inbox')}", soft_wrap=True)
-                    console.print(
-                        f"results appear in {settings.get('results_url', 'the result store')}", soft_wrap=True
-                    )
-                    console.print(f"health and metrics on http://127.0.0.1:{taken}; Ctrl-C ends", soft_wrap=True)
+                    say(f"put images into {settings.get('inbox_url', 'the inbox')}")
+                    say(f"results appear in {settings.get('results_url', 'the result store')}")
+                    say(f"health and metrics on http://127.0.0.1:{taken}; Ctrl-C ends")
                     await engine.until(stop)
             except PortTakenError as error:
                 raise CommandError(f"{error} with --port") from None
-        console.print("stopped; start it again and it goes on where it was")
+        say("stopped; start it again and it goes on where it was")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Checks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
 
+class PortTakenError(VoxelmillError):
+    """The address cannot be listened on."""
+
+
 async def readiness(checks: Checks) -> dict[str, str]:
     """Ask every check; return `ok` or the reason by name."""
     answers: dict[str, str] = {}
@@ -51,12 +55,24 @@ def application(service: str, checks: Checks) -> web.Application:
 
 @asynccontextmanager
 async def serve(service: str, checks: Checks, host: str, port: int) -> AsyncIterator[int]:
-    """Serve the three addresses while the context is open; yield the port (of use when `port` is 0)."""
+    """Serve the three addresses while the context is open; yield the port (of use when `port` is 0).
+
+    Raises
+    ------
+    PortTakenError
+        If the address cannot be listened on.
+    """
     runner = web.AppRunner(application(service, checks), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            reason = error.strerror or error
+            raise PortTakenError(
+                f"cannot listen on {host}:{port}: {reason}; stop what listens there or choose another port"
+            ) from None
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from voxelmill_shared import logs
 from voxelmill_shared.errors import BrokerUnavailableError, TransientError, VoxelmillError
-from voxelmill_shared.health import serve
+from voxelmill_shared.health import PortTakenError, serve
 from voxelmill_shared.parts import Parts, open_parts
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.worker import Worker
@@ -91,7 +91,7 @@ def main(build: Callable[[Parts, SettingsT], Service], settings_type: type[Setti
         sys.exit(_usage(command, f"VOXELMILL_LOG_LEVEL: {error}"))
     try:
         asyncio.run(run_service(build, settings))
-    except ValueError as error:
+    except (ValueError, PortTakenError) as error:
         sys.exit(_usage(command, str(error)))
     except TransientError as error:
         sys.stderr.write(f"{command}: {error}; see that it runs and is reachable, then start again\n")

@@ -7,8 +7,9 @@ import json
 import aiohttp
 import pytest
 
-from voxelmill_gateway.server import PortTakenError, serve
+from voxelmill_gateway.server import serve
 from voxelmill_shared.errors import BrokerUnavailableError
+from voxelmill_shared.health import PortTakenError
 
 
 async def good():

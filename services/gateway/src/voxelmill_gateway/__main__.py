@@ -5,9 +5,10 @@ import sys
 
 import structlog
 
-from voxelmill_gateway.server import PortTakenError, serve
+from voxelmill_gateway.server import serve
 from voxelmill_gateway.settings import GatewaySettings
 from voxelmill_shared import logs
+from voxelmill_shared.health import PortTakenError
 from voxelmill_shared.main import EXIT_USAGE, read_settings, stop_on_signals
 from voxelmill_shared.parts import open_parts
 

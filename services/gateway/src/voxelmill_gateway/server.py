@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from voxelmill_gateway.application import application
-from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.health import PortTakenError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from voxelmill_shared.health import Checks
-
-
-class PortTakenError(VoxelmillError):
-    """The address cannot be listened on."""
 
 
 class _Server(uvicorn.Server):
