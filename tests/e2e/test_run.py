@@ -96,6 +96,16 @@ def test_another_organ_is_another_job_beside_the_first(finished, series):
     assert "complete" in status.out
 
 
+def test_paths_may_hold_what_addresses_may_not(series, tmp_path):
+    """`#`, `?` and `%41` in the destination are part of its name, and nothing is written beside it."""
+    output = tmp_path / "out#1?x=%41 é"
+    ended = voxelmill("run", series, "--organ", "lungs", "--output", output, "--json")
+    assert ended.code == 0, ended.err
+    check_receipt(output / "lungs_segmentation_chest_ct")
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert voxelmill("status", "--data", output).code == 0
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_an_archive_is_as_good_as_a_folder(series, finished, tmp_path, kind):
     """The same label map and meshes come out of a zip and of a tar."""
