@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from unit.segment.torso import torso, write_series
+from unit.segment.torso import series_task, torso, write_series
 from voxelmill_segment.dicom_seg import write_dicom_seg
 from voxelmill_segment.labels import AIRWAYS, BONES, LUNG_LEFT
 from voxelmill_segment.segmenter import LabelMap
@@ -44,7 +44,7 @@ def written(tmp_path: Path, *, shear: float = 0.0, **attributes: object) -> tupl
     volume = read_series(shuffled)
     label_map = labelled(volume)
     path = tmp_path / "seg.dcm"
-    assert write_dicom_seg(path, label_map, volume, shuffled, "threshold 1")
+    assert write_dicom_seg(path, label_map, volume, series_task(shuffled, tmp_path), "threshold 1")
     return path, label_map, volume
 
 
@@ -112,10 +112,69 @@ def test_headers_with_gaps_are_enough(tmp_path: Path) -> None:
     assert seg.PatientBirthDate == ""
 
 
+def references(seg: pydicom.Dataset) -> list[str]:
+    (series,) = seg.ReferencedSeriesSequence
+    return [str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence]
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_the_uids_are_those_that_ingest_has_given(tmp_path: Path, data: Path, *, blank: bool) -> None:
+    """An anonymiser has emptied, or removed, the UIDs of these files; the catalog knows them by others."""
+    paths = sorted((data / "totalseg_ct_dicom_20").iterdir())
+    if not blank:
+        paths = [without_uids(path, tmp_path / path.name) for path in paths]
+    volume = read_series(paths)
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    labels[2:7, 100:120, 200:220] = BONES.number
+    task = series_task(paths, tmp_path)
+    path = tmp_path / "seg.dcm"
+    assert write_dicom_seg(path, LabelMap(labels, volume.affine, SEGMENTS), volume, task, "threshold 1")
+    seg = pydicom.dcmread(path)
+    assert seg.StudyInstanceUID == task.study_instance_uid
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == task.series_instance_uid
+    assert sorted(references(seg)) == sorted(task.sop_instance_uids)
+    used = {
+        str(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        for group in seg.PerFrameFunctionalGroupsSequence
+    }
+    assert used == {task.sop_instance_uids[number] for number in volume.instance_order[2:7]}
+
+
+def without_uids(path: Path, to: Path) -> Path:
+    header = pydicom.dcmread(path)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+        if keyword in header:
+            del header[keyword]
+    header.save_as(to)
+    return to
+
+
+def test_files_without_a_preamble_are_read(tmp_path: Path) -> None:
+    """Data sets from before DICOM files had a preamble: ingest takes them."""
+    paths = write_series(tmp_path / "in", small())
+    for path in paths:
+        path.write_bytes(path.read_bytes()[132:])
+    volume = read_series(paths)
+    task = series_task(paths, tmp_path)
+    assert write_dicom_seg(tmp_path / "seg.dcm", labelled(volume), volume, task, "threshold 1")
+    assert sorted(references(pydicom.dcmread(tmp_path / "seg.dcm"))) == sorted(task.sop_instance_uids)
+
+
+def test_the_class_that_ingest_names_is_referred_to(tmp_path: Path) -> None:
+    """Where the file has none, the manifest's rules."""
+    paths = write_series(tmp_path / "in", small(), SOPClassUID="")
+    volume = read_series(paths)
+    classes = ("1.2.840.10008.5.1.4.1.1.128",) * len(paths)
+    task = replace(series_task(paths, tmp_path), sop_class_uids=classes)
+    assert write_dicom_seg(tmp_path / "seg.dcm", labelled(volume), volume, task, "threshold 1")
+    (series,) = pydicom.dcmread(tmp_path / "seg.dcm").ReferencedSeriesSequence
+    assert {item.ReferencedSOPClassUID for item in series.ReferencedInstanceSequence} == set(classes)
+
+
 def test_nothing_found_writes_nothing(tmp_path: Path) -> None:
     """A segmentation without frames would be no segmentation."""
     paths = write_series(tmp_path / "in", small())
     volume = read_series(paths)
     empty = LabelMap(np.zeros(volume.voxels.shape, np.uint8), volume.affine, SEGMENTS)
-    assert not write_dicom_seg(tmp_path / "seg.dcm", empty, volume, paths, "threshold 1")
+    assert not write_dicom_seg(tmp_path / "seg.dcm", empty, volume, series_task(paths, tmp_path), "threshold 1")
     assert not (tmp_path / "seg.dcm").exists()

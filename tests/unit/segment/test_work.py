@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from unit.segment.torso import dice, silent, torso, write_series
-from voxelmill_segment.task import SegmentTask
+from unit.segment.torso import dice, series_task, silent, torso, write_series
 from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, segment_series
 from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.labelmap import read_label_map, write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
-from voxelmill_shared.plan import ModelName, Organ, Plan
+from voxelmill_shared.plan import ModelName, Organ
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 LUNG_LOBES = range(10, 15)
 SKELETON = (25, 26, *range(27, 51), *range(69, 79), *range(91, 117))
 """Numbers of the reference labels (version 2 of the 117 classes of Wasserthal et al. 2023)."""
-
-
-def task(paths: list[Path], output: Path, kind: ObjectKind = ObjectKind.DICOM, **plan: object) -> SegmentTask:
-    modality = "CT" if kind is ObjectKind.DICOM else ""
-    return SegmentTask(tuple(paths), kind, modality, Plan.model_validate(plan), output)
 
 
 def names(result: WorkResult) -> set[str]:
@@ -43,7 +38,7 @@ async def test_a_series_is_segmented_in_a_child(tmp_path: Path) -> None:
     child = Child("voxelmill_segment.work:segment_series", Limits(memory_bytes=8 << 30, seconds=200))
     steps: list[str] = []
     try:
-        result: WorkResult = await child.call(task(paths, tmp_path / "out"), steps.append)
+        result: WorkResult = await child.call(series_task(paths, tmp_path / "out"), steps.append)
     finally:
         await child.close()
     assert names(result) == {LABEL_MAP, DICOM_SEG, STATISTICS}
@@ -65,7 +60,7 @@ async def test_a_series_is_segmented_in_a_child(tmp_path: Path) -> None:
 
 def test_an_mr_series_is_skipped_before_it_is_read(tmp_path: Path) -> None:
     """The model is for CT."""
-    request = SegmentTask((tmp_path / "absent",), ObjectKind.DICOM, "MR", Plan(), tmp_path)
+    request = replace(series_task([tmp_path / "absent"], tmp_path), modality="MR")
     with pytest.raises(NotApplicableError, match="this series is MR"):
         segment_series(request, silent)
 
@@ -74,19 +69,19 @@ def test_the_readers_refusal_passes_through(tmp_path: Path) -> None:
     """A missing slice is the reader's reason, not ours."""
     paths = write_series(tmp_path / "in", torso())
     with pytest.raises(UnsupportedSeriesError):
-        segment_series(task(paths[:10] + paths[14:], tmp_path / "out"), silent)
+        segment_series(series_task(paths[:10] + paths[14:], tmp_path / "out"), silent)
 
 
 def test_a_model_to_come_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """Nothing is fetched for a model that is not there."""
     with pytest.raises(Exception, match="comes with a later version"):
-        segment_series(task([tmp_path / "absent"], tmp_path, model=ModelName.TOTALSEGMENTATOR), silent)
+        segment_series(series_task([tmp_path / "absent"], tmp_path, model=ModelName.TOTALSEGMENTATOR), silent)
 
 
 def test_nifti_has_no_dicom_segmentation(tmp_path: Path, data: Path) -> None:
     """There are no instances to refer to, and the record says so. Against the reference labels: lungs and bones."""
     folder = data / "nifti" / "totalseg"
-    result = segment_series(task([folder / "example_ct.nii.gz"], tmp_path, ObjectKind.NIFTI), silent)
+    result = segment_series(series_task([folder / "example_ct.nii.gz"], tmp_path, ObjectKind.NIFTI), silent)
     assert names(result) == {LABEL_MAP, STATISTICS}
     assert any("no segmentation.dcm" in warning for warning in result.warnings)
     labels = np.asarray(nib.load(tmp_path / LABEL_MAP).dataobj)
@@ -99,7 +94,7 @@ def test_nifti_has_no_dicom_segmentation(tmp_path: Path, data: Path) -> None:
 def test_an_abdomen_of_twenty_slices_has_no_lungs(tmp_path: Path, data: Path) -> None:
     """Gas in the stomach is no lung; the arms beside the body belong to it, the table does not."""
     paths = sorted((data / "totalseg_ct_dicom_20").iterdir())
-    result = segment_series(task(paths, tmp_path), silent)
+    result = segment_series(series_task(paths, tmp_path), silent)
     volumes = {segment["name"]: segment["volume_ml"] for segment in result.measurements["segments"]}
     assert volumes["lung_left"] == volumes["lung_right"] == volumes["airways"] == 0
     assert 120 < volumes["bones"] < 320
@@ -114,7 +109,9 @@ def test_a_nifti_in_any_orientation_gives_left_lungs_on_the_left(tmp_path: Path,
     volume = read_nifti(data / "nifti" / "totalseg" / "example_ct.nii.gz")
     assert volume.orientation == "RAS"
     plain = segment_series(
-        task([data / "nifti" / "totalseg" / "example_ct.nii.gz"], tmp_path / "a", ObjectKind.NIFTI, organ=Organ.LUNGS),
+        series_task(
+            [data / "nifti" / "totalseg" / "example_ct.nii.gz"], tmp_path / "a", ObjectKind.NIFTI, organ=Organ.LUNGS
+        ),
         silent,
     )
     mirrored = volume.to_lps()
@@ -123,5 +120,7 @@ def test_a_nifti_in_any_orientation_gives_left_lungs_on_the_left(tmp_path: Path,
     image = nib.load(tmp_path / "ct.nii.gz")
     hu = (np.asarray(image.dataobj).astype(np.int32) - 2000).astype(np.int16)
     nib.save(nib.Nifti1Image(hu, image.affine), tmp_path / "lps.nii")
-    other = segment_series(task([tmp_path / "lps.nii"], tmp_path / "b", ObjectKind.NIFTI, organ=Organ.LUNGS), silent)
+    other = segment_series(
+        series_task([tmp_path / "lps.nii"], tmp_path / "b", ObjectKind.NIFTI, organ=Organ.LUNGS), silent
+    )
     assert plain.measurements["segments"] == other.measurements["segments"]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from voxelmill_segment.task import SegmentTask
+from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.volume import Volume
+from voxelmill_shared.plan import Plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +103,26 @@ def write_series(folder: Path, volume: Volume, **attributes: object) -> list[Pat
         image.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def series_task(paths: list[Path], output: Path, kind: ObjectKind = ObjectKind.DICOM, **plan: object) -> SegmentTask:
+    """Ask for a series as the handler does: each instance has UIDs, made up where its file has none."""
+    sop_instance_uids = [f"2.25.100{number}" for number in range(len(paths))]
+    if kind is ObjectKind.DICOM:
+        for number, path in enumerate(paths):
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True) if path.exists() else Dataset()
+            sop_instance_uids[number] = str(header.get("SOPInstanceUID") or sop_instance_uids[number])
+    return SegmentTask(
+        paths=tuple(paths),
+        kind=kind,
+        modality="CT" if kind is ObjectKind.DICOM else "",
+        plan=Plan.model_validate(plan),
+        output=output,
+        study_instance_uid="1.2.1",
+        series_instance_uid="1.2.2",
+        sop_instance_uids=tuple(sop_instance_uids),
+        sop_class_uids=("",) * len(paths),
+    )
 
 
 def silent(step: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from voxelmill_segment.labels import Code, Segment
     from voxelmill_segment.segmenter import LabelMap
+    from voxelmill_segment.task import SegmentTask
     from voxelmill_shared.imaging.volume import Volume
 
 # The modules that a segmentation shares with its source (Patient, Study, Frame of Reference), and its geometry.
@@ -46,7 +47,7 @@ _SERIES_NUMBER = 9001
 _FAMILY = DicomCode("123104", "DCM", "Morphological Operations")  # CID 7162
 
 
-def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, sources: Sequence[Path], model: str) -> bool:
+def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: SegmentTask, model: str) -> bool:
     """Write a label map as a DICOM Segmentation.
 
     Segments are numbered from 1 without gaps, as BINARY demands (PS3.3 C.8.20.4), in the order of their numbers in the
@@ -62,8 +63,9 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, sources: Se
         The labels; their slices are those of the volume.
     volume
         The volume that was segmented: it knows which file and frame each slice is from.
-    sources
-        The files that the volume was read from, in the order in which they were given to the reader.
+    task
+        Names the files that the volume was read from, in the order in which they were given to the reader, and the
+        UIDs that the segmentation refers to them by.
     model
         Name and revision of the model, for Segment Algorithm Name.
 
@@ -76,7 +78,7 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, sources: Se
     segments = [segment for segment in label_map.segments if present[segment.number]]
     if not segments:
         return False
-    headers = [pydicom.dcmread(source, stop_before_pixels=True) for source in sources]
+    headers = _read_headers(task)
     uid = _derived_uid("instance", label_map, headers, model)
     images, frames = _arrange(label_map, volume, headers, uid)
     renumber = np.zeros(256, np.uint8)
@@ -107,16 +109,34 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, sources: Se
     return True
 
 
+def _read_headers(task: SegmentTask) -> list[Dataset]:
+    """Read the headers of the source files, with the UIDs that ingest knows them by."""
+    headers: list[Dataset] = []
+    for path, instance, kind in zip(task.paths, task.sop_instance_uids, task.sop_class_uids, strict=True):
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)  # some have no preamble
+        header.StudyInstanceUID = task.study_instance_uid
+        header.SeriesInstanceUID = task.series_instance_uid
+        header.SOPInstanceUID = instance
+        # Without a class a reference is of no use; what the models take for a CT is referred to as one.
+        header.SOPClassUID = kind or header.get("SOPClassUID") or CTImageStorage
+        for keyword in _TYPE_2:
+            if keyword not in header:
+                setattr(header, keyword, "")
+        headers.append(header)
+    return headers
+
+
 def _arrange(
     label_map: LabelMap, volume: Volume, headers: Sequence[Dataset], uid: str
 ) -> tuple[list[Dataset], npt.NDArray[np.uint8]]:
     """Return the source images and the labels, frame by frame in the same order."""
-    if len(set(volume.instance_order)) == 1 and int(headers[volume.instance_order[0]].get("NumberOfFrames", 1)) > 1:
+    reference = volume.frame_of_reference_uid or _uid(f"frame of reference of {uid}")
+    if len(set(volume.instance_order)) == 1 and int(headers[volume.instance_order[0]].get("NumberOfFrames") or 1) > 1:
         header = headers[volume.instance_order[0]]
+        header.FrameOfReferenceUID = reference
         frames = np.zeros((int(header.NumberOfFrames), *label_map.labels.shape[1:]), np.uint8)
         frames[list(volume.frame_order)] = label_map.labels
         return [header], frames
-    reference = volume.frame_of_reference_uid or _uid(f"frame of reference of {uid}")
     first = headers[volume.instance_order[0]]
     # One series has one orientation and one spacing: what differs in the last digits is rounding.
     shared = {name: first[name].value for name in ("ImageOrientationPatient", "PixelSpacing") if name in first}
@@ -125,19 +145,14 @@ def _arrange(
 
 
 def _source(header: Dataset, frame_of_reference: str, shared: dict[str, Any]) -> Dataset:
-    """Return what a segmentation needs of a source's header; attributes of Type 2 that are missing are empty."""
+    """Return what a segmentation needs of a source's header."""
     source = Dataset()
     for keyword in _SHARED:
         if keyword in header:
             source[keyword] = header[keyword]
-    for keyword in _TYPE_2:
-        if keyword not in source:
-            setattr(source, keyword, "")
     for keyword, value in shared.items():
         setattr(source, keyword, value)
     source.FrameOfReferenceUID = frame_of_reference
-    if not source.get("SOPClassUID"):
-        source.SOPClassUID = CTImageStorage  # an anonymiser's doing; a reference without a class is of no use
     return source
 
 

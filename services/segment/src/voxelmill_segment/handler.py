@@ -65,6 +65,10 @@ class SegmentSeries:
                 modality=manifest.modality,
                 plan=event.plan,
                 output=folder / "out",
+                study_instance_uid=manifest.study_instance_uid,
+                series_instance_uid=manifest.series_instance_uid,
+                sop_instance_uids=tuple(instance.sop_instance_uid for instance in manifest.instances),
+                sop_class_uids=tuple(instance.sop_class_uid for instance in manifest.instances),
             )
             clock = time.monotonic()
             work = await self.children.call(task)

@@ -25,8 +25,8 @@ def merge_specks(labels: npt.NDArray[np.uint8], spacing: Spacing) -> None:
     """Give components of a tissue that are smaller than 0.02 mL the tissue that touches them most, in place.
 
     Noise around the thresholds breaks fat and soft tissue into ten thousands of crumbs of a few voxels; each would be
-    a surface of its own. The limit is low because thin planes of fat between muscles are broken as well: on the chest CT
-    of the tests it takes six of seven pieces of torso fat away, on a coarse phantom it costs 0.005 of its Dice.
+    a surface of its own. The limit is low because thin planes of fat between muscles are broken as well: on the chest
+    CT of the tests it takes six of seven pieces of torso fat away, on a coarse phantom it costs 0.005 of its Dice.
 
     Parameters
     ----------

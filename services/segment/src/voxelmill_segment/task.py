@@ -28,6 +28,11 @@ class SegmentTask:
         Model, organ group and quality.
     output
         The folder to write into; it need not exist yet.
+    study_instance_uid, series_instance_uid
+        As the manifest has them. Its UIDs rule over those in the files, where an anonymiser may have blanked them:
+        ingest has made up what was missing, and by these the catalog knows the series.
+    sop_instance_uids, sop_class_uids
+        Of each file, in the order of `paths`. A class is empty where ingest has found none.
     """
 
     paths: tuple[Path, ...]
@@ -35,3 +40,7 @@ class SegmentTask:
     modality: str
     plan: Plan
     output: Path
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uids: tuple[str, ...]
+    sop_class_uids: tuple[str, ...]

@@ -98,7 +98,7 @@ def segment_series(task: SegmentTask, report: Callable[[str], None]) -> WorkResu
         warnings.append("no segmentation.dcm: a NIfTI file has no source instances that it could refer to")
     else:
         clock.begin("dicom-seg")
-        if write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task.paths, model):
+        if write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task, model):
             files.append(OutputFile(DICOM_SEG, task.output / DICOM_SEG, "application/dicom"))
         else:
             warnings.append("no segmentation.dcm: nothing was found to put into it")
