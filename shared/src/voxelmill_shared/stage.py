@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,18 +12,18 @@ from pydantic import BaseModel, ValidationError
 
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import ObjectMissingError
-from voxelmill_shared.events import DocumentRef, cause
-from voxelmill_shared.results import Artefact, StageRecord
+from voxelmill_shared.events import DocumentRef, Stage, cause
+from voxelmill_shared.results import Artefact, SeriesManifest, StageRecord
 from voxelmill_shared.version import __version__
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from voxelmill_shared.events import Stage
-    from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
+    from voxelmill_shared.events import ObjectRef
+    from voxelmill_shared.results import ManifestInstance, ResultKeys
     from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.storage.stores import Stores
     from voxelmill_shared.work import OutputFile, WorkResult
@@ -31,6 +32,8 @@ log = structlog.get_logger("voxelmill")
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
 TRANSFERS = 16
 """How many objects move at a time."""
+_READ_INSTANCES = frozenset({Stage.THUMBNAIL, Stage.SEGMENT})
+"""The stages whose inputs are the instances themselves."""
 
 
 async def read_document(store: ObjectStore, reference: DocumentRef, kind: type[DocumentT]) -> DocumentT:
@@ -83,25 +86,25 @@ class StageResults:
         async def fetch(numbered: tuple[int, ManifestInstance]) -> Path:
             number, instance = numbered
             reference = instance.object
-            store = self.stores.of(reference)
-            try:
-                stat = await store.head(reference.key)
-                if stat.etag != reference.etag:
-                    raise UnsupportedSeriesError(
-                        "input-changed", f"{reference.address()}: replaced since it was validated"
-                    )
-                return await store.fetch(reference.key, directory / str(number))
-            except ObjectMissingError:
-                raise UnsupportedSeriesError(
-                    "input-gone", f"{reference.address()}: deleted since it was validated"
-                ) from None
+            with _gone(reference):
+                await self._check_unchanged(reference)
+                return await self.stores.of(reference).fetch(reference.key, directory / str(number))
 
         return await each(fetch, enumerate(manifest.instances), TRANSFERS)
 
     async def write(
         self, keys: ResultKeys, work: WorkResult, started: datetime, finished: datetime, domain_seconds: float
     ) -> tuple[DocumentRef, StageRecord]:
-        """Write the artefacts, then the record that says so. `domain_seconds` is the work's wall time, all of it."""
+        """Write the artefacts, then the record that says so. `domain_seconds` is the work's wall time, all of it.
+
+        Raises
+        ------
+        UnsupportedSeriesError
+            If the work read the instances and one of them is no longer the one that was validated: it may have read
+            the new content, which has an event of its own.
+        """
+        if self.stage in _READ_INSTANCES:
+            await self._check_inputs(keys)
         record = StageRecord(
             stage=self.stage,
             service_version=__version__,
@@ -117,6 +120,21 @@ class StageResults:
         stored = await self.stores.results.write(keys.stage_record(self.stage), body, "application/json")
         return DocumentRef(key=stored.key, sha256=stored.sha256), record
 
+    async def _check_inputs(self, keys: ResultKeys) -> None:
+        """Look at the instances again: the local store hands out the user's own files, and these may change."""
+        manifest = SeriesManifest.model_validate_json(await self.stores.results.read(keys.manifest))
+
+        async def check(instance: ManifestInstance) -> None:
+            with _gone(instance.object):
+                await self._check_unchanged(instance.object)
+
+        await each(check, manifest.instances, TRANSFERS)
+
+    async def _check_unchanged(self, reference: ObjectRef) -> None:
+        stat = await self.stores.of(reference).head(reference.key)
+        if stat.etag != reference.etag:
+            raise UnsupportedSeriesError("input-changed", f"{reference.address()}: replaced since it was validated")
+
     async def _write_files(self, keys: ResultKeys, files: Sequence[OutputFile]) -> list[Artefact]:
 
         async def put(file: OutputFile) -> Artefact:
@@ -124,3 +142,12 @@ class StageResults:
             return Artefact(name=file.name, media_type=file.media_type, size=stored.size, sha256=stored.sha256)
 
         return sorted(await each(put, files, TRANSFERS), key=lambda artefact: artefact.name)
+
+
+@contextmanager
+def _gone(reference: ObjectRef) -> Iterator[None]:
+    """Say what it means that an instance is not there."""
+    try:
+        yield
+    except ObjectMissingError:
+        raise UnsupportedSeriesError("input-gone", f"{reference.address()}: deleted since it was validated") from None
