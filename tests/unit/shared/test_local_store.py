@@ -43,13 +43,20 @@ async def listed(store: LocalStore, prefix: str = "") -> dict[str, ObjectStat]:
     return {found.key: found async for found in store.list(prefix)}
 
 
-async def test_links_that_lead_out_are_not_followed(store: LocalStore, root: Path) -> None:
+async def test_links_that_lead_out_are_named_and_not_followed(store: LocalStore, root: Path) -> None:
     """Neither a linked file nor a linked folder brings anything from outside in, or takes anything out."""
     (root / "file").symlink_to(root.parent / "outside" / "secret")
     (root / "folder").symlink_to(root.parent / "outside")
     (root / "up").symlink_to("..")
     (root / "a.dcm").write_bytes(b"x")
-    assert set(await listed(store)) == {"a.dcm"}
+    found = await listed(store)
+    assert {key: stat.etag == "" for key, stat in found.items()} == {
+        "a.dcm": False,
+        "file": True,
+        "folder": True,
+        "up": True,
+    }
+    assert found["file"].size == 0
     assert not await listed(store, "folder/")
     for key in ("file", "folder/secret", "up/outside/secret"):
         with pytest.raises(UnsafeKeyError, match="out of"):
@@ -77,7 +84,7 @@ async def test_links_inside_are_followed_and_circles_end(store: LocalStore, root
     (root / "blobs" / "circle").symlink_to("..")
     (root / "self").symlink_to("self")
     (root / "dangling").symlink_to("nothing")
-    assert set(await listed(store)) == {"a.dcm", "blobs/1"}
+    assert set(await listed(store)) == {"a.dcm", "blobs/1", "self"}
     assert await store.read("a.dcm") == await store.read("again/1") == b"one"
     with pytest.raises(UnsafeKeyError):
         await store.read("self")
@@ -85,7 +92,7 @@ async def test_links_inside_are_followed_and_circles_end(store: LocalStore, root
         await store.read("dangling")
 
 
-async def test_what_is_no_file_is_left_out_and_never_waited_for(
+async def test_what_is_no_file_is_named_and_never_waited_for(
     store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe without a writer would hold a reader up for ever."""
@@ -94,10 +101,19 @@ async def test_what_is_no_file_is_left_out_and_never_waited_for(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         (root / "a.dcm").write_bytes(b"x")
-        assert set(await listed(store)) == {"a.dcm"}
+        assert {key for key, stat in (await listed(store)).items() if stat.etag == ""} == {"pipe", "socket"}
         for key in ("pipe", "socket"):
             with pytest.raises(UnsafeKeyError, match="regular"):
                 await asyncio.wait_for(store.read(key), 5)
+
+
+async def test_a_key_that_is_too_long_is_named(store: LocalStore, root: Path) -> None:
+    """A file so deep that no event could carry its key to a store is listed, so that its owner hears of it."""
+    folder = root.joinpath(*["f" * 250] * 5)
+    folder.mkdir(parents=True)
+    (folder / "a.dcm").write_bytes(b"four")
+    ((key, stat),) = (await listed(store)).items()
+    assert (key.rpartition("/")[2], stat.etag, stat.size) == ("a.dcm", "", 4)
 
 
 async def test_hidden_names_are_no_part_of_the_store(store: LocalStore, root: Path) -> None:

@@ -12,8 +12,6 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import structlog
-
 from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
@@ -23,8 +21,6 @@ from voxelmill_shared.storage.keys import check_key, check_prefix, printable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator
     from pathlib import Path
-
-log = structlog.get_logger("voxelmill")
 
 TEMPORARY = ".voxelmill-tmp"
 """The folder inside the root in which files stand while they are being written."""
@@ -36,6 +32,10 @@ _BATCH_SECONDS = 0.1
 _STALE_SECONDS = 24 * 3600
 
 
+class _HiddenError(UnsafeKeyError):
+    """The name is no part of the store."""
+
+
 class LocalStore:
     """A folder as an object store; see `ObjectStore` for the contract.
 
@@ -43,9 +43,10 @@ class LocalStore:
 
     - `a` and `a/b` cannot both exist; the second one is refused with `UnsafeKeyError`, like a part of more than 255
       bytes.
-    - Symbolic links are followed as long as they stay inside the root. One that leads out, like a pipe, a socket or a
-      device, is left out of `list` with a line in the log, and reading it raises `UnsafeKeyError`. `list` does not
-      descend into linked folders: what they hold is listed where it really lies.
+    - Symbolic links are followed as long as they stay inside the root. Reading one that leads out raises
+      `UnsafeKeyError`, like reading a pipe, a socket, a device or a file whose key is too long; all of them are listed
+      with an empty `etag`, so that no input vanishes unseen. `list` does not descend into linked folders: what they
+      hold is listed where it really lies.
     - A name that is no UTF-8 is listed with surrogates (PEP 383) and can be read by that key, so it is not lost; see
       `keys.is_text`.
     - A file that may not be read is listed with an empty `etag`; reading it raises `StoreUnavailableError`. A folder
@@ -70,7 +71,6 @@ class LocalStore:
         self._hidden = ALWAYS_HIDDEN.union(hidden)
         self._etags = EtagCache()
         self._swept = False
-        self._left_out: set[str] = set()
 
     @property
     def bucket(self) -> str:
@@ -244,11 +244,12 @@ class LocalStore:
             return self._head(key)
         except ObjectMissingError:
             return None  # it went while we looked, or is a link to a folder or to nothing
-        except UnsafeKeyError as error:
-            if key not in self._left_out:
-                self._left_out.add(key)
-                log.warning("store.left-out", bucket=self._bucket, reason=str(error))
+        except _HiddenError:
             return None
+        except UnsafeKeyError:
+            status = (self._root / key).lstat()
+            # The size of a link is that of its text, and a pipe has none: nothing of them can be read.
+            return ObjectStat(key, status.st_size if stat.S_ISREG(status.st_mode) else 0, "", modified(status))
         except StoreUnavailableError:
             status = (self._root / key).stat()
             return ObjectStat(key, status.st_size, "", modified(status))
@@ -265,7 +266,7 @@ class LocalStore:
         if not real.is_relative_to(self._root):
             raise UnsafeKeyError(f"{printable(key)}: a symbolic link leads out of {self._root}")
         if not self._hidden.isdisjoint(real.relative_to(self._root).parts):
-            raise UnsafeKeyError(f"{printable(key)}: this name is not for objects")
+            raise _HiddenError(f"{printable(key)}: this name is not for objects")
         return real
 
     def _target(self, key: str) -> Path:
