@@ -37,17 +37,18 @@ async def validated(stores: Stores, paths: list[Path]) -> tuple[SeriesValidated,
         stored = await stores.inbox.write_file(f"ct/{path.name}", path, "application/dicom")
         reference = ObjectRef(bucket="inbox", key=stored.key, etag=stored.etag, size=stored.size)
         instances.append(ManifestInstance(object=reference, sop_instance_uid=f"2.25.30{number}"))
+    keys = ResultKeys("2.25.2", 1, "job")
     manifest = SeriesManifest(
         study_instance_uid="2.25.1",
-        series_instance_uid="2.25.2",
-        revision=1,
-        job_id="job",
+        series_instance_uid=keys.series_instance_uid,
+        revision=keys.revision,
+        job_id=keys.job_id,
         modality="CT",
         kind=ObjectKind.DICOM,
         plan=Plan(),
         instances=tuple(instances),
     )
-    stored = await stores.results.write("manifest.json", manifest.to_json(), "application/json")
+    stored = await stores.results.write(keys.manifest, manifest.to_json(), "application/json")
     event = SeriesValidated(
         study_instance_uid=manifest.study_instance_uid,
         series_instance_uid=manifest.series_instance_uid,
