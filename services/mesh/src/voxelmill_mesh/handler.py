@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import structlog
+
 from voxelmill_mesh.task import MeshTask
-from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.errors import ObjectMissingError, TransientError
 from voxelmill_shared.events import SeriesMeshed, SeriesSegmented, Stage
 from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.results import ResultKeys, StageRecord
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from voxelmill_shared.child import ChildPool
     from voxelmill_shared.events import DocumentRef
     from voxelmill_shared.parts import Scratch
+
+log = structlog.get_logger("voxelmill")
+
+
+class RecordChangedError(TransientError):
+    """Segment's record is not the one that the event names, and is none that can be read."""
+
+    error_class = "document-changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class MeshSeries:
         """Fetch the label map, mesh it in a child process, keep the meshes."""
         started = datetime.now(UTC)
         store = self.results.stores.results
-        segmented = await read_document(store, event.record, StageRecord)
+        segmented = await self.segmented(event, keys)
         with self.scratch.folder(Stage.MESH) as folder:
             task = MeshTask(
                 label_map=await store.fetch(keys.label_map, folder / "in"),
@@ -68,3 +78,19 @@ class MeshSeries:
             work = await self.children.call(task)
             seconds = time.monotonic() - clock
             return await self.results.write(keys, work, started, datetime.now(UTC), seconds)
+
+    async def segmented(self, event: SeriesSegmented, keys: ResultKeys) -> StageRecord:
+        """Read segment's record: the one that the event names, else the one that stands in its place.
+
+        Two workers can do the same work, when one is slow to notice that it was given up. Each writes the record and
+        says so, and only the record that was written last can be read. What both have made is the same.
+        """
+        try:
+            return await read_document(self.results.stores.results, event.record, StageRecord)
+        except UnsupportedSeriesError as error:
+            standing = await StageResults(self.results.stores, Stage.SEGMENT).standing(keys)
+            if standing is None:
+                raise RecordChangedError(error.reason) from error
+            reference, record = standing
+            log.info("segment's record was written again, going on with it", key=reference.key, sha256=reference.sha256)
+            return record
