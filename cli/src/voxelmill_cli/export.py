@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from voxelmill_cli.errors import CommandError
 from voxelmill_shared.results import Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from voxelmill_shared.results import ResultKeys
     from voxelmill_shared.storage.base import ObjectStore
@@ -63,6 +65,31 @@ def folder_names(datasets: dict[str, str], organ: str) -> dict[str, str]:
             length += 1
         names[uid] = f"{organ}_segmentation_{name}" + (f"_{uid[-length:].lstrip('.')}" if others else "")
     return names
+
+
+def own_folder(folder: Path, series_instance_uid: str) -> Path:
+    """Give the folder, or one with the UID's end where it holds the results of another series (of another source)."""
+    length = _TAIL
+    candidate = folder
+    while (other := _series_in(candidate)) is not None and other != series_instance_uid:
+        candidate = folder.with_name(f"{folder.name}_{series_instance_uid[-length:].lstrip('.')}")
+        length += 1
+    return candidate
+
+
+def _series_in(folder: Path) -> str | None:
+    try:
+        return Receipt.model_validate_json((folder / "receipt.json").read_bytes()).series_instance_uid
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def one_at_a_time(state: Path) -> Iterator[None]:
+    """Let the runs into one destination lay out their results one after the other."""
+    with (state / "export.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 async def export(store: ObjectStore, keys: ResultKeys, organ: str, folder: Path) -> Exported:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from voxelmill_cli.console import say
 from voxelmill_shared.events import (
     ObjectRejected,
     ObjectUploaded,
@@ -21,6 +22,7 @@ from voxelmill_shared.events import (
     StageFailed,
     StageSkipped,
 )
+from voxelmill_shared.storage.keys import printable
 from voxelmill_shared.worker import Settled, Started
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Display(Protocol):
     """Shows the states; `line` is for what people must not miss."""
 
     def objects(self, settled: int, total: int) -> None:
-        """Tell how many objects ingest has looked at."""
+        """Tell how many objects ingest has looked at; `total` is 0 where nobody knows it."""
 
     def series(self, uid: str, state: SeriesState) -> None:
         """Tell where a series is."""
@@ -96,7 +98,7 @@ class Tracker:
         if state is None:
             count = f" {event.instances} instances" if isinstance(event, SeriesValidated) else ""
             modality = event.modality if isinstance(event, SeriesValidated) else ""
-            state = SeriesState(f"{modality or 'series'}{count} …{event.series_instance_uid[-8:]}")
+            state = SeriesState(printable(f"{modality or 'series'}{count} …{event.series_instance_uid[-8:]}"))
             self._states[event.series_instance_uid] = state
         return state
 
@@ -120,7 +122,7 @@ class Tracker:
             and what.outcome not in {"retry", "waiting"}
         ):
             self._looked_at += 1
-            self._display.objects(self._looked_at, max(self._announced, self._looked_at))
+            self._display.objects(self._looked_at, max(self._announced, self._looked_at) if self._announced else 0)
         elif what.service == Stage.INDEX and what.outcome == "done":
             self._indexed(event)
         elif what.service in SHOWN and isinstance(event, SeriesEvent):
@@ -205,7 +207,8 @@ class Bars:
     def objects(self, settled: int, total: int) -> None:
         """Move the objects' bar."""
         if self._objects is not None:
-            self._progress.update(self._objects, completed=settled, total=total, note=f"{settled}/{total} looked at")
+            note = f"{settled}/{total} looked at" if total else f"{settled} looked at"
+            self._progress.update(self._objects, completed=settled, total=total or None, note=note)
 
     def series(self, uid: str, state: SeriesState) -> None:
         """Move a series' bar."""
@@ -216,7 +219,7 @@ class Bars:
 
     def line(self, text: str) -> None:
         """Print above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._progress.console, text)
 
     def worked(self, service: str, seconds: float) -> None:
         """Show nothing: bars and stages tell it."""
@@ -241,7 +244,7 @@ class Lines:
         now = time.monotonic()
         if settled == total or now >= self._next_count:
             self._next_count = now + 1
-            self.line(f"objects: {settled}/{total} looked at")
+            self.line(f"objects: {settled}/{total} looked at" if total else f"objects: {settled} looked at")
 
     def series(self, uid: str, state: SeriesState) -> None:
         """Print a series' stages when one of them has come to its end."""
@@ -251,7 +254,7 @@ class Lines:
             + (f" in {state.seconds[stage]:.1f} s" if word == "done" and stage in state.seconds else "")
             for stage, word in ended.items()
         )
-        if state.indexed:
+        if text and state.indexed:
             text += ", indexed"
         if text and self._shown.get(uid) != text:
             self._shown[uid] = text
@@ -259,7 +262,7 @@ class Lines:
 
     def line(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def worked(self, service: str, seconds: float) -> None:
         """Print nothing: what has come to its end is told by `series`."""

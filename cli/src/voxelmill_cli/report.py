@@ -6,9 +6,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
-from rich.text import Text
 
-from voxelmill_shared.events import Stage
+from voxelmill_cli.console import cell, say
+from voxelmill_shared.events import Stage, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from voxelmill_cli.export import Exported
     from voxelmill_cli.run import RunSummary
-    from voxelmill_shared.events import ObjectRejected
+    from voxelmill_shared.events import ObjectRejected, StageFailed
     from voxelmill_shared.results import Artefact
 
 LISTED = 20
@@ -47,7 +47,7 @@ def artefact_table(exported: Exported) -> Table:
     """List what was made of one series: artefact, size, and the time that its stage took."""
     receipt = exported.receipt
     table = Table(
-        title=Text(f"{exported.folder.name} · {receipt.modality or 'image'} · {receipt.status}"), title_justify="left"
+        title=cell(f"{exported.folder.name} · {receipt.modality or 'image'} · {receipt.status}"), title_justify="left"
     )
     table.add_column("artefact")
     table.add_column("size", justify="right")
@@ -71,7 +71,7 @@ def artefact_table(exported: Exported) -> Table:
         last = stage
     for stage, summary in receipt.stages.items():
         if summary.outcome != "done":
-            table.add_row(Text(f"{summary.outcome}: {summary.reason}"), "", stage, "", style="yellow")
+            table.add_row(cell(f"{summary.outcome}: {summary.reason}"), "", stage, "", style="yellow")
     return table
 
 
@@ -90,7 +90,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         if measured:
             console.print("volumes: " + " · ".join(f"{name} {value:,.0f} mL" for name, value in measured.items()))
         for warning in exported.receipt.warnings:
-            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            say(console, f"warning: {warning}")
     print_ending(console, summary)
 
 
@@ -100,34 +100,39 @@ def print_ending(console: Console, summary: RunSummary) -> None:
     _list_objects(console, "rejected", summary.rejected)
     for name in summary.unnamed:
         line = f"rejected: {name}: the name is not UTF-8; rename it and run again (undecodable-name)"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     for failed in summary.failed:
-        console.print(
-            f"failed: {failed.subject()}: {failed.stage}: {failed.reason} ({failed.error_class})",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"failed: {_named(summary, failed)}: {failed.stage}: {failed.reason} ({failed.error_class})")
     for uid in summary.lost:
-        console.print(f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`", soft_wrap=True)
-    console.print(
-        f"{summary.objects} objects: {len(summary.exported)} series done, {len(summary.skipped)} objects skipped, "
-        f"{len(summary.rejected) + len(summary.unnamed)} rejected, {len(summary.failed)} stages failed, "
-        f"in {summary.seconds:.1f} s",
-        highlight=False,
-    )
+        say(console, f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`")
+    complete = sum(exported.receipt.status is Status.COMPLETE for exported in summary.exported)
+    partial = len(summary.exported) - complete
+    parts = [
+        f"{complete} series done",
+        *([f"{partial} done in part"] if partial else []),
+        f"{len(summary.skipped)} objects skipped",
+        f"{len(summary.rejected) + len(summary.unnamed)} rejected",
+        f"{len(summary.failed)} stages failed",
+    ]
+    say(console, f"{summary.objects} objects: {', '.join(parts)}, in {summary.seconds:.1f} s")
     for exported in summary.exported[:LISTED]:
-        console.print(f"open {exported.folder}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"open {exported.folder}")
     if len(summary.exported) > LISTED:
-        console.print(
-            f"and {len(summary.exported) - LISTED} more in {summary.destination}", markup=False, soft_wrap=True
-        )
+        say(console, f"and {len(summary.exported) - LISTED} more in {summary.destination}")
+
+
+def _named(summary: RunSummary, failed: StageFailed) -> str:
+    """Name what failed as the user knows it: by its folder where it has one."""
+    for exported in summary.exported:
+        if exported.receipt.series_instance_uid == failed.series_instance_uid:
+            return exported.folder.name
+    return failed.subject()
 
 
 def _list_objects(console: Console, word: str, objects: list[ObjectRejected]) -> None:
     for event in objects[:LISTED]:
         line = f"{word}: {event.object.key}: {event.detail} ({event.reason})"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     if len(objects) > LISTED:
         console.print(f"{word}: {len(objects) - LISTED} more; `--json` lists them all", highlight=False)
 

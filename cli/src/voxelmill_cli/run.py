@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.engine import only_one, open_engine, state_settings
 from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, CommandError
-from voxelmill_cli.export import Exported, export, folder_names
+from voxelmill_cli.export import Exported, export, folder_names, one_at_a_time, own_folder
 from voxelmill_cli.progress import Tracker
 from voxelmill_cli.quiet import wait_until_quiet
 from voxelmill_cli.sources import STATE_FOLDER, dataset_name, is_s3, open_source
@@ -131,6 +131,8 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
 
 def _places(request: RunRequest) -> tuple[Path | None, Path]:
     """Return the destination if it is a folder, and the folder to work in."""
+    if not request.destination.strip():
+        raise CommandError("the output is empty; name a folder, or s3://bucket/prefix")
     if is_s3(request.destination):
         digest = hashlib.sha256(f"{request.source}\n{request.destination}".encode("utf-8", "surrogateescape"))
         return None, Path.cwd() / f".voxelmill-run-{digest.hexdigest()[:12]}"
@@ -197,8 +199,10 @@ async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base
     keys = {uid: ResultKeys.of(tracker.jobs[uid]) for uid in taken if uid in tracker.jobs}
     done = {uid: job for uid, job in keys.items() if await results.exists(job.receipt)}
     folders = folder_names({uid: taken[uid] for uid in done}, request.plan.organ)
-    for uid, job in sorted(done.items(), key=lambda pair: folders[pair[0]]):
-        summary.exported.append(await export(results, job, request.plan.organ, base / folders[uid]))
+    with one_at_a_time(base / STATE_FOLDER):
+        for uid, job in sorted(done.items(), key=lambda pair: folders[pair[0]]):
+            folder = own_folder(base / folders[uid], uid)
+            summary.exported.append(await export(results, job, request.plan.organ, folder))
     summary.failed = list(tracker.failed)
     summary.lost = sorted(set(taken) - set(done))
     return summary

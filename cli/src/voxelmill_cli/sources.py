@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from voxelmill_cli.errors import CommandError
+from voxelmill_shared.errors import TransientError
+from voxelmill_shared.results import Receipt
 from voxelmill_shared.storage.connect import open_store
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from voxelmill_shared.storage.base import ObjectStat, ObjectStore
 
+RECEIPT = "receipt.json"
 STATE_FOLDER = ".voxelmill"
 """Where a run keeps its broker, its catalog and its results, inside the destination."""
 
@@ -37,11 +42,28 @@ class Source:
         if self.only is not None:
             yield await self.store.head(self.only)
             return
+        found: list[ObjectStat] = []
         async for stat in self.store.list():
             parts = PurePosixPath(stat.key).parts
-            if STATE_FOLDER in parts or any(stat.key.startswith(prefix) for prefix in self.leave_out):
-                continue
-            yield stat
+            if STATE_FOLDER not in parts and not any(stat.key.startswith(prefix) for prefix in self.leave_out):
+                found.append(stat)
+        ours = await self._results_of_runs([stat.key for stat in found if PurePosixPath(stat.key).name == RECEIPT])
+        for stat in found:
+            if stat.key not in ours:
+                yield stat
+
+    async def _results_of_runs(self, receipts: list[str]) -> set[str]:
+        """Return the keys of what earlier runs have laid out in this source: what their receipts name."""
+        ours: set[str] = set()
+        for key in receipts:
+            try:
+                receipt = Receipt.model_validate_json(await self.store.read(key))
+            except (ValidationError, TransientError):
+                continue  # somebody else's file of that name: it is an input like any other
+            folder = PurePosixPath(key).parent
+            ours.update(str(folder / artefact.name) for artefact in receipt.artefacts)
+            ours.add(key)
+        return ours
 
     async def delete(self, key: str) -> None:
         """Remove one input (`--cleanup-input`)."""
@@ -61,6 +83,8 @@ def open_source(address: str, destination: Path | None) -> Source:
     CommandError
         If there is nothing there, or it cannot be read.
     """
+    if not address.strip():
+        raise CommandError("the source is empty; name a folder, a file, or s3://bucket/prefix")
     if is_s3(address):
         name = PurePosixPath(address.removeprefix("s3://")).name
         return Source(open_store(address, bucket="inbox"), name or "bucket", address)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from voxelmill_cli.console import cell, say
 from voxelmill_cli.engine import sqlite_url
 from voxelmill_cli.errors import CommandError
 from voxelmill_cli.sources import STATE_FOLDER
@@ -151,7 +152,7 @@ def print_status(console: Console, found: dict[str, Any]) -> None:
             stages.append(f"{stage['stage']} {stage['outcome']} ", _STYLES.get(stage["outcome"], "dim"))
         table.add_row(
             series["series_instance_uid"],
-            Text(series["modality"]),  # what a file says is shown as it is, never read as markup
+            cell(series["modality"]),
             str(series["instances"]),
             f"{job['revision']} of {series['revisions']}" if job else "",
             job["job"] if job else "",
@@ -165,10 +166,10 @@ def print_status(console: Console, found: dict[str, Any]) -> None:
         for stage in series["job"]["stages"] if series["job"] and "jobs" not in found else ():
             if stage["outcome"] == StageOutcome.FAILED:
                 line = f"failed: {series['series_instance_uid']}: {stage['stage']}: {stage['reason']}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                say(console, line)
     for entry in found.get("not_taken", ()):
         line = f"{entry['status']}: {entry['object']}: {entry['detail']} ({entry['reason']})"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     if "objects" in found:
         counts = ", ".join(f"{number} {status}" for status, number in found["objects"].items() if number)
         console.print(f"objects: {counts or 'none'}", highlight=False)
@@ -181,6 +182,6 @@ def _print_job(console: Console, job: dict[str, Any]) -> None:
         seconds = f" in {stage['seconds']:.1f} s" if stage["seconds"] is not None else ""
         reason = f": {stage['reason']}" if stage["reason"] else ""
         line = f"  {stage['stage']}: {stage['outcome']}{seconds}, {stage['artefacts']} artefacts{reason}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     for artefact in job["artefacts"]:
-        console.print(f"  {artefact['key']}  {artefact['size']} B", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {artefact['key']}  {artefact['size']} B")
