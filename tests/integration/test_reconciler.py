@@ -112,3 +112,39 @@ async def test_a_name_that_no_event_can_carry_is_passed_over(parts):
     with open(os.fsencode(inbox.root) + b"/bad-\xff.dcm", "wb") as file:  # noqa: ASYNC230, PTH123 - a name of bytes
         file.write(b"two")
     assert await reconciler(parts).once() == 1
+
+
+async def test_what_never_arrives_is_announced_ever_less_often(parts):
+    """The waits double from two minutes to a day: an object that ends as a dead letter does not make another soon."""
+    _, inbox, _ = parts
+    await inbox.write("a.dcm", b"one")
+    now = [0.0]
+    reconciling = reconciler(parts, clock=lambda: now[0])
+    assert await reconciling.once() == 1
+    waits = [120 * 2**doubled for doubled in range(9)] + [61440, 86400, 86400]
+    for wait in waits:
+        now[0] += wait - 1
+        assert await reconciling.once() == 0
+        now[0] += 2
+        assert await reconciling.once() == 1
+
+
+async def test_what_is_no_longer_listed_is_forgotten(parts):
+    """An object that went and came back is a new one: announced at once, and no memory is kept of the other."""
+    _, inbox, _ = parts
+    await inbox.write("a.dcm", b"one")
+    reconciling = reconciler(parts)
+    assert await reconciling.once() == 1
+    await inbox.delete("a.dcm")
+    assert await reconciling.once() == 0
+    await inbox.write("a.dcm", b"one")
+    assert await reconciling.once() == 1
+
+
+async def test_a_time_in_the_future_is_old_enough(parts):
+    """A file from a machine whose clock is wrong is not passed over for years."""
+    _, inbox, _ = parts
+    await inbox.write("a.dcm", b"one")
+    future = time.time() + 10 * 365 * 86400
+    os.utime(inbox.root / "a.dcm", (future, future))
+    assert await reconciler(parts, grace=timedelta(minutes=30)).once() == 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxelmill_ingest.findings import ArchiveFormat
+from voxelmill_ingest.findings import ArchiveFormat, Refusal
 from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.ledger import ConflictError, ObjectChangedError, Rival
 from voxelmill_ingest.ranges import drive
+from voxelmill_ingest.reasons import Reason
 from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
 from voxelmill_shared.events import ObjectRef
 from voxelmill_shared.outcome import Done, Outcome, Reject
+from voxelmill_shared.storage.keys import is_text
 
 if TYPE_CHECKING:
     from voxelmill_ingest.archive import Unpacker
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 _RIVALS = 3
 """How often in one settlement an instance may turn out to be held by yet another object."""
+_LONGEST_NAME = 2000
+"""Bytes of a key that stands in the ledger: PostgreSQL indexes rows of up to 2,704 bytes, and the bucket and the upload
+need a place beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,11 @@ class IngestObject:
         except ObjectMissingError:
             due_now = await self.ledger.missing(event.object, event.upload_id)
         except UnsafeKeyError as error:
-            return Reject(str(error), "unsafe-key")
+            if not _can_be_named(event.object.key):
+                return Reject(str(error), Reason.UNSAFE_KEY.value)
+            # The store never hands it out, so the announced content is all that there is to write down.
+            refusal = Refusal(reason=Reason.UNSAFE_KEY, detail=str(error))
+            due_now = await self.ledger.settle(event.object, self.ledger.now(), refusal, event.upload_id)
         self.relay.notify()
         if due_now:
             self.assembler.kick()
@@ -80,7 +89,11 @@ class IngestObject:
         raise ObjectChangedError(f"{reference.address()}: its instance changed hands {_RIVALS} times")
 
     async def _stands(self, reference: ObjectRef) -> bool:
-        return await self.stores.of(reference).exists(reference.key)
+        """Whether another object can still be read: not if its bucket is gone, or a link now leads elsewhere."""
+        try:
+            return await self.stores.of(reference).exists(reference.key)
+        except (ObjectMissingError, UnsafeKeyError):
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +108,8 @@ class CompleteUpload:
         if await self.ledger.complete_upload(event.upload_id, event.objects):
             self.assembler.kick()
         return Done()
+
+
+def _can_be_named(key: str) -> bool:
+    """Whether the databases can hold a key, so that the refusal of its object can be written down."""
+    return is_text(key) and "\0" not in key and len(key.encode()) <= _LONGEST_NAME

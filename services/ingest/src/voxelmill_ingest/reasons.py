@@ -34,6 +34,11 @@ class Reason(StrEnum):
         "By its name and its bytes a file of another kind: text, JSON, PDF, a picture.",
     )
     JUNK = ("junk", Severity.SKIP, "What operating systems leave in folders and archives: `.DS_Store`, `__MACOSX/`.")
+    UNSAFE_KEY = (
+        "unsafe-key",
+        Severity.REJECT,
+        "It may not be read: a link out of the inbox, a pipe, a socket, a device, or a key that is too long or unsafe.",
+    )
     INVALID_HEADER = (
         "invalid-header",
         Severity.REJECT,

@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import structlog
 from sqlalchemy import select
@@ -23,6 +23,8 @@ from voxelmill_shared.storage.keys import is_text, printable
 from voxelmill_shared.transport.base import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from voxelmill_shared.storage.base import ObjectStat, ObjectStore
@@ -32,6 +34,17 @@ log = structlog.get_logger("voxelmill")
 
 BATCH = 500
 """How many objects are compared with the ledger at a time."""
+LONGEST_PATIENCE = timedelta(days=1)
+
+_Content: TypeAlias = tuple[str, str, int]
+"""Key, etag and size."""
+
+
+class _Announced(NamedTuple):
+    """Until when (by the reconciler's clock) an announced object is awaited, and how long that wait is in seconds."""
+
+    until: float
+    wait: float
 
 
 @dataclass(slots=True)
@@ -53,7 +66,10 @@ class Reconciler:
     grace
         How old an object must be: a file that is still being copied is not announced.
     patience
-        How long an announced object may take to reach the ledger before it is announced again.
+        How long an announced object may take to reach the ledger before it is announced again. Each further time it
+        may take twice as long, up to a day: what ends as a dead letter never gets there.
+    clock
+        Seconds that pass, for the waits between announcements.
     """
 
     engine: AsyncEngine
@@ -63,7 +79,8 @@ class Reconciler:
     every: timedelta
     grace: timedelta = timedelta(seconds=2)
     patience: timedelta = timedelta(minutes=2)
-    _announced: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _announced: dict[_Content, _Announced] = field(default_factory=dict)
     _unnamed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -85,16 +102,27 @@ class Reconciler:
         """List the store once; return how many objects were announced."""
         found = 0
         batch: list[ObjectStat] = []
-        newest = datetime.now(UTC) - self.grace
+        announced: set[_Content] = set()
+        unnamed: set[str] = set()
+        now = datetime.now(UTC)
         async for stat in self.inbox.list():
             if not is_text(stat.key):
-                self._tell_once(printable(stat.key))
-            elif stat.modified <= newest:
+                unnamed.add(name := printable(stat.key))
+                self._tell_once(name)
+                continue
+            if (content := _content(stat)) in self._announced:
+                announced.add(content)
+            # A time in the future is that of a wrong clock: waiting for it could take years.
+            if not now - self.grace < stat.modified <= now:
                 batch.append(stat)
             if len(batch) == BATCH:
-                found += await self._compare(batch)
+                found += await self._compare(batch, announced)
                 batch = []
-        return found + (await self._compare(batch) if batch else 0)
+        found += await self._compare(batch, announced) if batch else 0
+        # All was listed: what was not there is gone, and is forgotten.
+        self._announced = {content: self._announced[content] for content in announced & self._announced.keys()}
+        self._unnamed = unnamed
+        return found
 
     def _tell_once(self, name: str) -> None:
         """Log an object that no event can name, the first time that it is seen."""
@@ -102,7 +130,8 @@ class Reconciler:
             self._unnamed.add(name)
             log.error("object name is not UTF-8, rename it", bucket=self.inbox.bucket, name=name)
 
-    async def _compare(self, batch: list[ObjectStat]) -> int:
+    async def _compare(self, batch: list[ObjectStat], announced: set[_Content]) -> int:
+        """Announce what the ledger does not know; add it to `announced`."""
         query = select(objects.c.key, objects.c.etag, objects.c.size).where(
             objects.c.bucket == self.inbox.bucket,
             objects.c.key.in_([stat.key for stat in batch]),
@@ -110,17 +139,26 @@ class Reconciler:
         )
         async with reading(self.engine) as connection:
             known = {(row.key, row.etag, row.size) for row in await connection.execute(query)}
-        now = time.monotonic()
+        now = self.clock()
         unknown: list[ObjectStat] = []
         for stat in batch:
-            content = (stat.key, stat.etag, stat.size)
+            content = _content(stat)
+            before = self._announced.get(content)
             if content in known:
                 self._announced.pop(content, None)
-            elif now - self._announced.get(content, float("-inf")) > self.patience.total_seconds():
+            elif before is None or before.until < now:
                 unknown.append(stat)
         if unknown:
             await self.transport.publish([self._message(stat) for stat in unknown])
-            self._announced.update({(stat.key, stat.etag, stat.size): now for stat in unknown})
+        for content in map(_content, unknown):
+            before = self._announced.get(content)
+            wait = (
+                self.patience.total_seconds()
+                if before is None
+                else min(2 * before.wait, LONGEST_PATIENCE.total_seconds())
+            )
+            self._announced[content] = _Announced(now + wait, wait)
+            announced.add(content)
         return len(unknown)
 
     def _message(self, stat: ObjectStat) -> Message:
@@ -129,3 +167,7 @@ class Reconciler:
         )
         envelope = Envelope.wrap(ObjectUploaded(object=reference, found_by="reconciler"), self.source)
         return Message(envelope.encode(), envelope.routing_key, str(envelope.id))
+
+
+def _content(stat: ObjectStat) -> _Content:
+    return stat.key, stat.etag, stat.size
