@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.ingest_kit import Clock, Ingest, of
+from voxelmill_ingest.ledger import ObjectChangedError
 from voxelmill_ingest.unpack import Bounds
 from voxelmill_shared.events import Evidence, ObjectKind, ObjectRejected, ObjectUploaded, ObjectValidated
 
@@ -167,3 +168,26 @@ async def test_one_damaged_member_of_a_zip_is_refused_alone(ingest: Ingest, slic
     assert key == f"a.zip!{next(iter(slices))}"
     assert [event.reason for event in of(ObjectRejected, published)] == ["archive-corrupt"]
     assert [event.instances for event in await ingest.completed()] == [2]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before-the-child-read-it", "after"])
+async def test_an_archive_that_is_replaced_while_it_is_unpacked_is_looked_at_again(
+    ingest: Ingest, slices: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The child reads the user's own file: what it finds may not be filed under the content that was there before."""
+    call = ingest.child.call
+    first, second = zip_of(dict([*slices.items()][:1])), zip_of(slices)
+
+    async def replaced(job: object) -> object:
+        monkeypatch.undo()
+        contents = await call(job) if late else None
+        await ingest.put("a.zip", second)
+        return contents or await call(job)
+
+    monkeypatch.setattr(ingest.child, "call", replaced)
+    reference = await ingest.put("a.zip", first)
+    with pytest.raises(ObjectChangedError):
+        await ingest.ingest_object(ObjectUploaded(object=reference, found_by="command"))
+    assert not list((ingest.folder / "work").rglob("*.json"))
+    published = await ingest.handle(ObjectUploaded(object=reference, found_by="command"))
+    assert [event.members for event in of(ObjectValidated, published) if event.kind == ObjectKind.ARCHIVE] == [3]

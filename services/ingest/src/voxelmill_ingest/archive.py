@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from voxelmill_ingest.assembly import archive_upload
 from voxelmill_ingest.findings import Refusal, Unpacked
+from voxelmill_ingest.ledger import ObjectChangedError
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, Member, UnpackJob
 from voxelmill_shared.concurrency import each
@@ -60,7 +61,13 @@ class Unpacker:
     async def __call__(
         self, archive: ObjectRef, archive_format: ArchiveFormat, upload_id: str | None
     ) -> tuple[Unpacked | Refusal, list[Event]]:
-        """Unpack an archive, or find that it has been unpacked; return what it is and the events of its members."""
+        """Unpack an archive, or find that it has been unpacked; return what it is and the events of its members.
+
+        Raises
+        ------
+        ObjectChangedError
+            If the archive was replaced while it was read. Nothing is kept of it.
+        """
         if archive.bucket == self.stores.work.bucket:
             return Refusal(reason=Reason.ARCHIVE_NESTED_TOO_DEEP, detail="a member of an archive is an archive"), []
         digest = hashlib.sha256(archive.content().encode()).hexdigest()[:24]
@@ -86,7 +93,12 @@ class Unpacker:
             path = await self.stores.of(archive).fetch(archive.key, folder / "archive")
             target = folder / "members"
             target.mkdir()
-            contents: Contents = await self.child.call(UnpackJob(path, archive_format, target, self.bounds))
+            try:
+                contents: Contents = await self.child.call(UnpackJob(path, archive_format, target, self.bounds))
+            except ArchiveRefusedError:
+                await self._check_unchanged(archive)
+                raise
+            await self._check_unchanged(archive)
 
             async def keep(numbered: tuple[int, Member]) -> ObjectRef:
                 number, member = numbered
@@ -101,6 +113,12 @@ class Unpacker:
         index = ArchiveIndex(members=tuple(members), refused=refused)
         await self.stores.work.write(f"{prefix}/index.json", index.model_dump_json().encode(), "application/json")
         return index
+
+    async def _check_unchanged(self, archive: ObjectRef) -> None:
+        """Look again: what was read may be of another content than the one that it would be filed under."""
+        stat = await self.stores.of(archive).head(archive.key)
+        if stat.etag != archive.etag:
+            raise ObjectChangedError(f"{archive.address()}: replaced while it was unpacked")
 
 
 def _fields(member: Any) -> dict[str, Any]:
