@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from integration.ingest_kit import Clock, Ingest, of
-from voxelmill_ingest.tables import metadata
+from voxelmill_ingest.reconciler import Reconciler
+from voxelmill_ingest.tables import instances, metadata, series
+from voxelmill_shared.database import transaction
+from voxelmill_shared.errors import StoreUnavailableError
 from voxelmill_shared.events import (
     Evidence,
     ObjectRef,
@@ -237,6 +242,51 @@ async def test_an_object_of_an_unknown_bucket_is_a_dead_letter(ingest: Ingest) -
     assert "elsewhere" in outcome.reason
 
 
+async def test_a_link_that_leads_out_is_rejected_by_name_and_settles_its_upload(ingest: Ingest, data: Path) -> None:
+    """What the store lists and cannot hand out is in the ledger like any other refusal: nothing announces it again."""
+    files = files_of(data / ABDOMEN, 2)
+    await ingest.upload(files)
+    link = ingest.folder / "inbox" / "link"
+    link.symlink_to(data / ABDOMEN)
+    references = [
+        ObjectRef(bucket="inbox", key=stat.key, etag=stat.etag, size=stat.size)
+        async for stat in ingest.stores.inbox.list()
+    ]
+    published = await ingest.handle(UploadCompleted(upload_id="upload-1", objects=len(references)))
+    for reference in references:
+        published += await ingest.handle(ObjectUploaded(object=reference, found_by="command", upload_id="upload-1"))
+    (rejected,) = of(ObjectRejected, published)
+    assert (rejected.reason, rejected.severity, rejected.object.key) == ("unsafe-key", "reject", "link")
+    assert "leads out" in rejected.detail
+    assert (await ingest.statuses())["link"] == "rejected"
+    (event,) = await ingest.completed()
+    assert (event.instances, event.evidence) == (2, Evidence.UPLOAD)
+    transport = ingest.transport
+    inbox = ingest.stores.inbox
+    reconciler = Reconciler(ingest.engine, inbox, transport, "test", timedelta(seconds=1), grace=timedelta(0))
+    assert await reconciler.once() == 0
+
+
+async def test_a_key_that_no_database_holds_is_a_dead_letter(ingest: Ingest) -> None:
+    """PostgreSQL has no NUL in texts, and no index over very long ones."""
+    for key in ("a\0b", "long/" * 1000 + "a", "\ud800"):
+        reference = ObjectRef(bucket="inbox", key=key, etag="", size=1)
+        outcome = await ingest.ingest_object(ObjectUploaded(object=reference, found_by="notification"))
+        assert isinstance(outcome, Reject)
+        assert outcome.error_class == "unsafe-key"
+
+
+async def test_a_rival_in_a_bucket_that_is_gone_stands_no_more(ingest: Ingest, data: Path) -> None:
+    """An instance may be held by an object of a bucket that this installation no longer has."""
+    ((key, body),) = files_of(data / ABDOMEN, 1).items()
+    await ingest.upload({key: body})
+    async with transaction(ingest.engine) as connection:
+        await connection.execute(update(instances).values(bucket="retired"))
+    published = await ingest.upload({"other": altered(body)})
+    assert [event.object.key for event in of(ObjectValidated, published)] == ["other"]
+    assert (await ingest.statuses())["other"] == "validated"
+
+
 async def test_localizers_and_other_kinds_are_skipped_and_do_not_hold_the_series_up(ingest: Ingest, data: Path) -> None:
     files = files_of(data / "ct_head_phantom_tilt_mixed_localizer")
     files |= {f"nonimage/{name}": (data / "nonimage" / name).read_bytes() for name in ("rtplan.dcm", "sr.dcm")}
@@ -287,11 +337,6 @@ async def test_two_replicas_at_once_complete_each_series_once(ingest: Ingest, da
 
 
 async def test_a_replica_that_dies_with_a_lease_is_replaced_when_the_lease_ends(ingest: Ingest, data: Path) -> None:
-    from sqlalchemy import update
-
-    from voxelmill_ingest.tables import series
-    from voxelmill_shared.database import transaction
-
     await ingest.upload(files_of(data / ABDOMEN, 3), "upload-1")
     lease_end = ingest.clock() + ingest.assembler.lease
     async with transaction(ingest.engine) as connection:
@@ -299,6 +344,48 @@ async def test_a_replica_that_dies_with_a_lease_is_replaced_when_the_lease_ends(
     assert await ingest.completed() == []
     ingest.clock.wait(ingest.assembler.lease.total_seconds() + 1)
     assert [event.instances for event in await ingest.completed()] == [3]
+
+
+async def three_due_series(ingest: Ingest, data: Path) -> None:
+    """Bring in three series and let their timers ring."""
+    await ingest.upload(files_of(data / ABDOMEN, 2))
+    await ingest.upload(files_of(data / CHEST, 2))
+    await ingest.upload(files_of(data / "geometry" / "gap_ge_4slices", 2))
+    ingest.clock.wait(31)
+
+
+async def test_a_failed_pass_keeps_no_series_from_the_others(ingest: Ingest, data: Path) -> None:
+    """With the result store away, the leases are given back: the next look need not wait for their end."""
+    await three_due_series(ingest, data)
+    results = ingest.folder / "results"
+    results.write_bytes(b"not a folder")
+    with pytest.raises(StoreUnavailableError):
+        await ingest.assembler.complete_due()
+    results.unlink()
+    other = Ingest(ingest.folder, ingest.database, ingest.clock)
+    assert await other.assembler.complete_due() == 3
+    await other.close()
+
+
+async def test_a_pass_that_is_cancelled_gives_its_series_back(
+    ingest: Ingest, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await three_due_series(ingest, data)
+    writing = asyncio.Event()
+
+    async def write_for_ever(*_: object) -> None:
+        writing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ingest.stores.results, "write", write_for_ever)
+    task = asyncio.create_task(ingest.assembler.complete_due())
+    await asyncio.wait_for(writing.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    other = Ingest(ingest.folder, ingest.database, ingest.clock)
+    assert await other.assembler.complete_due() == 3
+    await other.close()
 
 
 async def test_an_object_that_arrives_while_its_series_is_being_completed_is_not_lost(

@@ -6,6 +6,7 @@ The timer is `due_at` with a lease in the series' row, so a restart loses nothin
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from voxelmill_shared.outbox import add
 from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("voxelmill")
 
 CLAIMED_AT_ONCE = 16
+GIVE_BACK_SECONDS = 2.0
+"""How long giving back leases may take when a pass failed or was cancelled."""
 LONGEST_SLEEP = 1.0
 """Seconds between looks at the table when nothing is known to be due: another replica may have set a timer."""
 
@@ -104,8 +107,27 @@ class Assembler:
                 )
             if not claimed:
                 return completed
-            for row in claimed:
-                completed += await self._look_at(row)
+            left = deque(claimed)
+            try:
+                while left:
+                    completed += await self._look_at(left[0])
+                    left.popleft()
+            except BaseException:
+                await self._give_back(left)
+                raise
+
+    async def _give_back(self, claimed: Iterable[Row[Any]]) -> None:
+        """Give up the leases of series that were not looked at, so that nobody waits for their end.
+
+        It is tried once and not for long: without it they end by themselves.
+        """
+        uids = [row.series_instance_uid for row in claimed]
+        mine = (series.c.series_instance_uid.in_(uids), series.c.leased_by == self.owner)
+        try:
+            async with asyncio.timeout(GIVE_BACK_SECONDS), transaction(self.ledger.engine) as connection:
+                await connection.execute(update(series).where(*mine).values(leased_by=None, leased_until=None))
+        except (TransientError, TimeoutError) as error:
+            log.warning("assembly.leases-kept", series=len(uids), reason=str(error))
 
     async def _until_next(self) -> float:
         query = select(func.min(series.c.due_at)).where(series.c.leased_by.is_(None))
