@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -9,6 +10,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
+
+import structlog
 
 from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
@@ -18,6 +21,7 @@ from voxelmill_ingest.reconciler import Reconciler
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
 from voxelmill_shared.database import check, open_database
+from voxelmill_shared.errors import TransientError
 from voxelmill_shared.events import Event, ObjectUploaded, Stage, UploadCompleted
 from voxelmill_shared.migrations import upgrade
 from voxelmill_shared.outbox import OutboxRelay
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
     from voxelmill_ingest.settings import IngestSettings
     from voxelmill_shared.parts import Parts
 
+log = structlog.get_logger("voxelmill")
+
+LAST_DRAIN_SECONDS = 5.0
+"""How long the end of the service may take to publish what is still in the outbox."""
 MIGRATIONS = "voxelmill_ingest.migrations"
 VERSION_TABLE = "alembic_version_ingest"
 
@@ -69,7 +77,7 @@ def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = 
         stage=Stage.INGEST,
         subscriptions=(Subscription(INGEST, handlers, prefetch=settings.concurrency),),
         background=tuple(background),
-        resources=(_database(engine, parts.database_url), _ending(child)),
+        resources=(_database(engine, parts.database_url), _emptying(relay), _ending(child)),
         checks={
             "database": partial(check, engine),
             "inbox": parts.stores.inbox.check,
@@ -86,6 +94,19 @@ async def _database(engine: AsyncEngine, url: str) -> AsyncIterator[None]:
         yield
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def _emptying(relay: OutboxRelay) -> AsyncIterator[None]:
+    """Publish at the end what the last messages stored. What cannot go out goes out at the next start."""
+    try:
+        yield
+    finally:
+        try:
+            async with asyncio.timeout(LAST_DRAIN_SECONDS):
+                await relay.drain()
+        except (TransientError, TimeoutError) as error:
+            log.warning("outbox not empty, the rest goes out at the next start", reason=str(error))
 
 
 @asynccontextmanager
