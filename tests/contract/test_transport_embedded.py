@@ -8,12 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from contract.transport_kit import Broker, counted, letters, subscribe
-from voxelmill_shared.errors import BrokerUnavailableError, UnroutableError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, UnroutableError
 from voxelmill_shared.transport.base import Message
 from voxelmill_shared.transport.connect import open_transport
 from voxelmill_shared.transport.embedded import EmbeddedTransport
@@ -190,6 +191,54 @@ asyncio.run(main())
     published, _, reason = done.stdout.strip().partition(" ")
     assert int(published) > 3
     assert "queues.db: " in reason
+
+
+def alter(path: Path, *statements: str) -> None:
+    """Change the file behind its users' back."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+async def test_a_subscription_that_failed_takes_nothing(broker: Broker, path: Path) -> None:
+    """Whoever asked was told that there is none: its messages would lie in hand for ever."""
+    transport, queue = broker.open(), broker.queue()
+    await transport.declare(Topology((queue,)))
+    await transport.publish([broker.message("late")])
+    alter(
+        path,
+        "UPDATE message SET state = 1, due = 0.0",  # its wait is over, so the next transaction updates it
+        "CREATE TRIGGER full BEFORE UPDATE ON message BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    )
+    with pytest.raises(BrokerUnavailableError, match="disk full"):
+        await subscribe(transport, queue, prefetch=10)
+    alter(path, "DROP TRIGGER full", "DELETE FROM message")
+    inbox, _ = await subscribe(transport, queue, prefetch=10)
+    await transport.publish([broker.message(number) for number in range(10)])
+    assert [delivery.message.message_id for delivery in await inbox.take(10)] == [str(n) for n in range(10)]
+    await transport.close()
+
+
+async def test_a_message_that_was_taken_back(broker: Broker, path: Path) -> None:
+    """It cannot be settled any more, which is told apart from a file that cannot be written, and its place is free."""
+    transport, queue = broker.open(), broker.queue()
+    await transport.declare(Topology((queue,)))
+    await transport.publish([broker.message(1), broker.message(2)])
+    inbox, _ = await subscribe(transport, queue)
+    delivery = await inbox.next()
+    alter(path, "UPDATE message SET state = 0, owner = NULL WHERE owner IS NOT NULL")
+    for settlement in (delivery.ack(), delivery.release(), delivery.retry(0, {}), delivery.dead_letter({})):
+        with pytest.raises(DeliveryLostError):
+            await settlement
+    for number in ("1", "2"):
+        again = await inbox.next()
+        assert again.message.message_id == number
+        assert len(inbox) == 0
+        await again.ack()
+    await counted(transport, queue, ready=0, in_hand=0)
+    await transport.close()
+    with pytest.raises(DeliveryLostError):
+        await delivery.ack()
 
 
 async def test_a_loop_that_ended_without_closing(broker: Broker) -> None:

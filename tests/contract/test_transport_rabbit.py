@@ -14,7 +14,7 @@ import pytest
 
 from contract.transport_kit import SOON, Broker, counted, delete_queues, letters, subscribe
 from servers.rabbitmq import RabbitMQServer, start
-from voxelmill_shared.errors import BrokerUnavailableError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_REASON
 from voxelmill_shared.transport.rabbit import RabbitTransport
 from voxelmill_shared.transport.topology import EVENTS_EXCHANGE, TOPOLOGY, Topology, TopologyMismatchError
@@ -38,6 +38,10 @@ async def broker(rabbitmq_url: str) -> AsyncIterator[Broker]:
     await delete_queues(broker.url, broker.queues)
 
 
+_CONSUME = bytes((0, 60, 0, 20))
+"""How the method `basic.consume` begins (AMQP 0-9-1, 1.8.3.3)."""
+
+
 class Cable:
     """A TCP connection to the broker that a test can cut."""
 
@@ -46,6 +50,9 @@ class Cable:
         self._writers: list[asyncio.StreamWriter] = []
         self.plugged_in = True
         self.url = ""
+        self.let_through = asyncio.Event()
+        self.let_through.set()
+        self.asked_to_consume = asyncio.Event()
 
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[Cable]:
@@ -76,6 +83,10 @@ class Cable:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
+                if _CONSUME in data and not self.let_through.is_set():
+                    self.asked_to_consume.set()
+                elif self.asked_to_consume.is_set():
+                    await self.let_through.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -124,7 +135,7 @@ async def test_a_consumer_comes_back_by_itself(
     assert [(d.message.message_id, d.redelivered, d.attempt) for d in again] == [("1", True, 1), ("2", True, 1)]
     for delivery in old:
         for settlement in (delivery.ack(), delivery.release(), delivery.retry(0, {}), delivery.dead_letter({})):
-            with pytest.raises(BrokerUnavailableError, match="delivers it again"):
+            with pytest.raises(DeliveryLostError, match="delivers it again"):
                 await settlement
     for delivery in again:
         await delivery.ack()
@@ -192,6 +203,30 @@ async def test_cancelling_while_the_cable_is_cut(
     other, _ = await subscribe(broker.open(), work)
     assert (await other.next()).message.message_id == "1"
     assert len(inbox) == 0
+
+
+async def test_a_subscription_that_is_given_up_while_it_is_made(
+    broker: Broker, cable: Cable, local: RabbitTransport, remote: RabbitTransport, work: QueueSpec
+) -> None:
+    """Cancelled between the question and the answer: the broker has no consumer that nobody knows of."""
+    await remote.check()
+    cable.let_through.clear()
+    consuming = asyncio.create_task(subscribe(remote, work))
+    await asyncio.wait_for(cable.asked_to_consume.wait(), SOON)
+    async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+        async with asyncio.timeout(SOON):
+            while await _consumers(channel, work.name) != 1:  # noqa: ASYNC110 - the broker has no bell for this
+                await asyncio.sleep(0.05)
+        consuming.cancel()
+        cable.let_through.set()
+        with pytest.raises(asyncio.CancelledError):
+            await consuming
+        async with asyncio.timeout(SOON):
+            while await _consumers(channel, work.name) != 0:  # noqa: ASYNC110 - nor for this
+                await asyncio.sleep(0.05)
+    await local.publish([broker.message(1)])
+    other, _ = await subscribe(local, work)
+    assert (await other.next()).message.message_id == "1"
 
 
 async def _consumers(channel: aio_pika.abc.AbstractChannel, queue: str) -> int:

@@ -28,6 +28,24 @@ class BrokerUnavailableError(TransientError):
     error_class = "broker-unavailable"
 
 
+class DeliveryLostError(BrokerUnavailableError):
+    """A message in hand is ours no more (its channel is lost, it was taken back): the broker delivers it again.
+
+    No further settlement of this delivery can succeed, and what it took of the prefetch is free.
+    """
+
+    error_class = "delivery-lost"
+
+
+class ObjectUnreadableError(TransientError):
+    """An object cannot be read although the store answers: a right is missing, or the object is archived.
+
+    Unlike a store that is away it can stay so for ever: attempts are spent on it.
+    """
+
+    error_class = "object-unreadable"
+
+
 class DatabaseUnavailableError(TransientError):
     """The database did not answer."""
 

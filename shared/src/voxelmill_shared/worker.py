@@ -22,6 +22,9 @@ import structlog
 from voxelmill_shared import metrics
 from voxelmill_shared.errors import (
     BrokerUnavailableError,
+    DatabaseUnavailableError,
+    DeliveryLostError,
+    StoreUnavailableError,
     TransientError,
     UndecodableMessageError,
     UnroutableError,
@@ -29,11 +32,12 @@ from voxelmill_shared.errors import (
 from voxelmill_shared.events import Envelope, Event, StageFailed, cause, open_envelope
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
 from voxelmill_shared.transport import base
+from voxelmill_shared.transport.headers import history_of, replays_of
 from voxelmill_shared.transport.topology import TOPOLOGY, Topology
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from voxelmill_shared.service import Service, Subscription
 
@@ -41,8 +45,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("voxelmill")
 
-SETTLE_TRIES = 6
-"""How often settling is tried while the broker does not answer, with waits that double from 0.1 s."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between tries to settle while the broker does not answer; they double. There is no last try: a message that
+nobody settles would keep its place among those in hand as long as this process lives."""
+AWAY = (StoreUnavailableError, DatabaseUnavailableError, BrokerUnavailableError)
+"""What a handler raises when a dependency is stopped; waiting for one spends no attempt (DESIGN: guarantee 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,9 @@ class Worker:
         How long a drain waits for work in hand before it is handed back.
     observers
         Called when a message is taken and when it is settled; they must not raise.
+    patient
+        Whether messages wait for a stopped dependency as long as it takes. If not, each such wait spends an attempt,
+        so that whoever waits for the end gets an answer.
     """
 
     def __init__(
@@ -96,12 +106,14 @@ class Worker:
         ladder: Sequence[timedelta],
         grace: timedelta = timedelta(seconds=25),
         observers: Sequence[Observer] = (),
+        patient: bool = True,
     ) -> None:
         self._service = service
         self._transport = transport
         self._ladder = tuple(ladder)
         self._grace = grace
         self._observers = tuple(observers)
+        self._patient = patient
         self._source = f"voxelmill/{service.name}/{socket.gethostname()}/{os.getpid()}"
         self._in_hand: set[asyncio.Task[Any]] = set()
         self.consuming = asyncio.Event()
@@ -113,7 +125,8 @@ class Worker:
         Raises
         ------
         Exception
-            Whatever ended a background function of the service: the process must not go on half alive.
+            Whatever ended a background function of the service: the process must not go on half alive. Else what
+            kept a consumer from being cancelled, after the drain.
         """
         ladder = self._ladder
         topology = Topology(tuple(replace(queue, ladder=ladder) for queue in TOPOLOGY.queues))
@@ -126,6 +139,7 @@ class Worker:
             ]
             stopping = asyncio.create_task(stop.wait())
             consumers: list[base.Consumer] = []
+            undrained: list[BaseException] = []
             try:
                 for subscription in self._service.subscriptions:
                     queue = replace(subscription.queue, ladder=ladder)
@@ -140,19 +154,22 @@ class Worker:
                     task.result()
             finally:
                 self.consuming.clear()
-                await self._drain(consumers)
+                undrained += await self._drain(consumers)
                 for task in (stopping, *background):
                     task.cancel()
                 await asyncio.gather(stopping, *background, return_exceptions=True)
+            for error in undrained:
+                raise error
 
-    async def _drain(self, consumers: list[base.Consumer]) -> None:
-        for consumer in consumers:
-            await consumer.cancel()
+    async def _drain(self, consumers: list[base.Consumer]) -> list[BaseException]:
+        """Stop taking, end what is in hand; return what went wrong with the former, which must not stop the latter."""
+        cancelled = await asyncio.gather(*(consumer.cancel() for consumer in consumers), return_exceptions=True)
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=self._grace.total_seconds())
             for task in late:
                 task.cancel()  # its handler is interrupted, the message handed back
             await asyncio.gather(*late, return_exceptions=True)
+        return [error for error in cancelled if error is not None]
 
     def _callback(self, subscription: Subscription) -> Callable[[base.Delivery], Any]:
         async def callback(delivery: base.Delivery) -> None:
@@ -171,19 +188,19 @@ class Worker:
         outcome: Outcome
         with metrics.IN_HAND.labels(self._service.name).track_inprogress():
             try:
-                envelope = Envelope.decode(delivery.message.body)
-                event = open_envelope(envelope)
-            except UndecodableMessageError as error:
-                outcome = Reject(str(error), "undecodable")
-            else:
-                for observer in self._observers:
-                    observer(Started(self._service.name, event, delivery.attempt))
                 try:
+                    envelope = Envelope.decode(delivery.message.body)
+                    event = open_envelope(envelope)
+                except UndecodableMessageError as error:
+                    outcome = Reject(str(error), "undecodable")
+                else:
+                    for observer in self._observers:
+                        observer(Started(self._service.name, event, delivery.attempt))
                     outcome = await self._handle(subscription, envelope, event)
-                except asyncio.CancelledError:
-                    await self._hand_back(delivery, envelope, event, started)
-                    raise
-            word, reason = await self._settle(delivery, envelope, event, outcome)
+                word, reason = await self._settle(delivery, envelope, event, outcome)
+            except asyncio.CancelledError:
+                await self._hand_back(delivery, envelope, event, started)
+                raise
         self._tell(delivery, envelope, event, word, reason, started)
 
     async def _handle(self, subscription: Subscription, envelope: Envelope, event: Event) -> Outcome:
@@ -201,6 +218,8 @@ class Worker:
         with structlog.contextvars.bound_contextvars(**context):
             try:
                 return await handler(event)
+            except AWAY as error:
+                return Retry(str(error), error.error_class, spends_attempt=not self._patient)
             except TransientError as error:
                 return Retry(str(error), error.error_class)
             except Exception as error:
@@ -213,20 +232,50 @@ class Worker:
     async def _settle(
         self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Outcome
     ) -> tuple[str, str]:
-        wait = 0.1
-        for last in [False] * (SETTLE_TRIES - 1) + [True]:
+        """Settle, however long the broker is away. What cannot be settled as it should ends in a plainer way."""
+
+        async def as_answered() -> tuple[str, str]:
+            return await self._settle_once(delivery, envelope, event, outcome)
+
+        async def as_failed() -> tuple[str, str]:
+            return await self._settle_once(delivery, envelope, event, failure)
+
+        async def as_dead() -> tuple[str, str]:
+            await self._dead_letter(delivery, envelope, failure)
+            return "exhausted", failure.reason
+
+        async def as_released() -> tuple[str, str]:
+            await asyncio.sleep(LONGEST_PAUSE)  # it comes again at once, and perhaps to the same end
+            await delivery.release()
+            return "released", failure.reason
+
+        failure = Retry("")
+        for way in (as_answered, as_failed, as_dead, as_released):
             try:
-                return await self._settle_once(delivery, envelope, event, outcome)
+                return await self._persist(delivery, way)
+            except DeliveryLostError as error:
+                log.warning("message lost out of hand, the broker delivers it again", reason=str(error))
+                return "unsettled", str(error)
             except UnroutableError as error:
-                outcome = Retry(str(error), "unroutable")
+                failure = Retry(str(error), "unroutable")
+            except Exception as error:
+                # The edge again: a message must not stay in hand for ever because of an error that nobody foresaw.
+                log.exception("settling broke")
+                failure = Retry(f"{type(error).__name__}: {error}", "unexpected")
+        return "unsettled", failure.reason
+
+    async def _persist(self, delivery: base.Delivery, way: Callable[[], Awaitable[tuple[str, str]]]) -> tuple[str, str]:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await way()
+            except DeliveryLostError:
+                raise
             except BrokerUnavailableError as error:
-                if last:
-                    # The message is still the broker's: it comes again when the connection is back.
-                    log.error("message not settled, it will be delivered again", reason=str(error))
-                    return "unsettled", str(error)
-                await asyncio.sleep(wait)
-                wait *= 2
-        return "unsettled", "no queue wants the events of this message, nor its retry"
+                if pause == FIRST_PAUSE:
+                    log.warning("message not settled, trying again", queue=delivery.queue, reason=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _settle_once(
         self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Outcome
@@ -235,7 +284,7 @@ class Worker:
             await self._publish(outcome.events, envelope)
             await delivery.ack()
             return "done", ""
-        history = _history(delivery)
+        history = history_of(delivery.message)
         history.append(
             {
                 "attempt": delivery.attempt,
@@ -245,7 +294,7 @@ class Worker:
             }
         )
         headers: dict[str, str | int] = {base.HEADER_HISTORY: json.dumps(history)}
-        if isinstance(outcome, Retry) and not outcome.spends_attempt:
+        if isinstance(outcome, Retry) and not outcome.spends_attempt and self._ladder:
             # A wait is no attempt: neither the count nor the history grows, however long it lasts.
             await delivery.retry(0, {base.HEADER_ATTEMPT: delivery.attempt})
             return "waiting", outcome.reason
@@ -254,9 +303,19 @@ class Worker:
             return "retry", outcome.reason
         if envelope is None or not isinstance(event, StageFailed):
             await self._publish((self._failed(delivery, envelope, event, outcome),), envelope)
+        await self._dead_letter(delivery, envelope, outcome, headers)
+        return "rejected" if isinstance(outcome, Reject) else "exhausted", outcome.reason
+
+    async def _dead_letter(
+        self,
+        delivery: base.Delivery,
+        envelope: Envelope | None,
+        outcome: Retry | Reject,
+        headers: Mapping[str, str | int] | None = None,
+    ) -> None:
         await delivery.dead_letter(
-            headers
-            | {
+            {
+                **(headers or {}),
                 base.HEADER_ERROR_CLASS: outcome.error_class,
                 base.HEADER_REASON: outcome.reason[:1000],
                 base.HEADER_SERVICE_VERSION: __version__,
@@ -264,7 +323,6 @@ class Worker:
                 base.HEADER_DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
             }
         )
-        return "rejected" if isinstance(outcome, Reject) else "exhausted", outcome.reason
 
     async def _publish(self, events: Sequence[Event], parent: Envelope | None) -> None:
         if not events:
@@ -283,7 +341,7 @@ class Worker:
     def _failed(
         self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Retry | Reject
     ) -> StageFailed:
-        data = envelope.data if envelope and event else {}
+        data = event.model_dump(mode="json") if event else {}  # of a stranger's document, what we know
         reference = data.get("object") or {}
         return StageFailed(
             stage=self._service.stage,
@@ -298,17 +356,22 @@ class Worker:
             series_instance_uid=data.get("series_instance_uid", ""),
             revision=data.get("revision", 0),
             job_id=data.get("job_id", ""),
-            replays=int(delivery.message.headers.get(base.HEADER_REPLAYS, 0)),
+            replays=replays_of(delivery.message),
         )
 
     async def _hand_back(
         self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, started: float
     ) -> None:
+        word, reason = "released", "draining"
         try:
             await delivery.release()
+        except DeliveryLostError as error:
+            word, reason = "unsettled", str(error)
         except BrokerUnavailableError as error:
-            log.warning("message not handed back, the broker will deliver it again", reason=str(error))
-        self._tell(delivery, envelope, event, "released", "draining", started)
+            # It stays in hand until the transport is closed, or this process ends: then the broker takes it back.
+            log.warning("message not handed back", queue=delivery.queue, reason=str(error))
+            word, reason = "unsettled", str(error)
+        self._tell(delivery, envelope, event, word, reason, started)
 
     def _tell(
         self,
@@ -343,11 +406,3 @@ class Worker:
         settled = Settled(self._service.name, delivery.queue, envelope, event, word, reason, delivery.attempt, seconds)
         for observer in self._observers:
             observer(settled)
-
-
-def _history(delivery: base.Delivery) -> list[dict[str, Any]]:
-    try:
-        history = json.loads(str(delivery.message.headers.get(base.HEADER_HISTORY, "[]")))
-    except json.JSONDecodeError:
-        return []
-    return history if isinstance(history, list) else []

@@ -43,6 +43,9 @@ class Delivery(Protocol):
 
     What a settlement puts somewhere (a rung, the dead letters) is durable there when it returns. If the consumer dies
     before, the message is delivered again; AMQP confirms no acknowledgement, so if the broker dies just after, too.
+
+    A settlement that raises `BrokerUnavailableError` may be tried again, but for `DeliveryLostError`: then the message
+    is no longer in hand, whatever becomes of it.
     """
 
     @property

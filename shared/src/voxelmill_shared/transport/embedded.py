@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from voxelmill_shared.errors import DeliveryLostError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, DeadLetter, Message, QueueCount
 from voxelmill_shared.transport.headers import attempt_of, dead_at_of, dead_headers
 from voxelmill_shared.transport.queue_writer import QueueWriter, Subscription
@@ -127,6 +128,7 @@ class EmbeddedDelivery:
         self._spec = queue
         self._claimed = claimed
         self._settled = False
+        self._lost = False
 
     @property
     def message(self) -> Message:
@@ -170,5 +172,11 @@ class EmbeddedDelivery:
     async def _settle(self, run: Callable[[QueueFile], _T]) -> None:
         if self._settled:
             raise RuntimeError(f"{self.queue}: message {self.message.message_id} is settled already")
-        await self._writer.call(run, frees=self._subscription)
+        if self._lost or self._writer.is_closed:
+            raise DeliveryLostError(f"{self.queue}: message {self.message.message_id} is no longer in our hand")
+        try:
+            await self._writer.call(run, frees=self._subscription)
+        except DeliveryLostError:
+            self._lost = True  # its place among those in hand is free, and must not be freed twice
+            raise
         self._settled = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_DEAD_AT, HEADER_REPLAYS
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_DEAD_AT, HEADER_HISTORY, HEADER_REPLAYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,25 @@ def attempt_of(message: Message) -> int:
     return max(1, _number(message, HEADER_ATTEMPT, 1))
 
 
+def replays_of(message: Message) -> int:
+    """How often a message was replayed out of a dead-letter queue."""
+    return max(0, _number(message, HEADER_REPLAYS, 0))
+
+
+def history_of(message: Message) -> list[dict[str, Any]]:
+    """Give a message's earlier attempts, oldest first; none if the header is not what the runtime writes."""
+    try:
+        history = json.loads(str(message.headers.get(HEADER_HISTORY, "[]")))
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        return []
+    return history
+
+
 def replay_headers(message: Message) -> dict[str, str | int]:
     """Give the headers of a message that is put back onto its queue: attempt 1, one replay more, the rest kept."""
-    replays = max(0, _number(message, HEADER_REPLAYS, 0)) + 1
-    return {**message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays}
+    return {**message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays_of(message) + 1}
 
 
 def dead_headers(message: Message, headers: Mapping[str, str | int]) -> dict[str, str | int]:
@@ -41,5 +57,5 @@ def dead_at_of(message: Message) -> datetime | None:
 def _number(message: Message, name: str, default: int) -> int:
     try:
         return int(message.headers.get(name, default))
-    except ValueError:
+    except (ValueError, TypeError):  # a queue file may hold any JSON
         return default

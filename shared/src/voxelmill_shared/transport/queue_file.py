@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from voxelmill_shared.errors import BrokerUnavailableError, UnroutableError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, UnroutableError
 from voxelmill_shared.transport.base import (
     HEADER_DEAD_AT,
     HEADER_ERROR_CLASS,
@@ -287,7 +287,7 @@ class QueueFile:
 
     def _settle(self, statement: str, parameters: tuple[Any, ...]) -> None:
         if self._db.execute(statement, parameters).rowcount != 1:
-            raise BrokerUnavailableError("the message is no longer in our hand: another process has taken it back")
+            raise DeliveryLostError("the message is no longer in our hand: it is settled, or was taken back")
 
     def _bury(self, number: int, headers: Mapping[str, str | int]) -> None:
         self._db.execute(

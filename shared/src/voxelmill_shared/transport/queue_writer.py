@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from voxelmill_shared.errors import BrokerUnavailableError, VoxelmillError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, VoxelmillError
 from voxelmill_shared.transport.queue_file import QueueFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from voxelmill_shared.transport.queue_file import Claimed
@@ -66,6 +66,7 @@ class _Operation:
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     frees: Subscription | None
+    joins: Subscription | None
 
 
 class QueueWriter:
@@ -92,7 +93,18 @@ class QueueWriter:
         self._next_due: float | None = None
         self._next_owners = 0.0
 
-    async def call(self, run: Callable[[QueueFile], _T], *, frees: Subscription | None = None) -> _T:
+    @property
+    def is_closed(self) -> bool:
+        """Whether what was in hand is handed back, now or in a moment."""
+        return self._stopping
+
+    async def call(
+        self,
+        run: Callable[[QueueFile], _T],
+        *,
+        frees: Subscription | None = None,
+        joins: Subscription | None = None,
+    ) -> _T:
         """Run an operation in the next transaction; return when it is durable.
 
         Parameters
@@ -100,7 +112,9 @@ class QueueWriter:
         run
             Called in the thread, inside a transaction. If it raises a `VoxelmillError`, it has written nothing.
         frees
-            The subscription that has one message less in hand when this is durable.
+            The subscription that has one message less in hand when this is durable, or shows that it was lost.
+        joins
+            The subscription that gets messages from when this is durable.
 
         Raises
         ------
@@ -116,17 +130,16 @@ class QueueWriter:
             self._thread.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
-        self._inbox.put(_Operation(run, future, loop, frees))
+        self._inbox.put(_Operation(run, future, loop, frees, joins))
         return await future
 
     async def subscribe(self, subscription: Subscription, prepare: Callable[[QueueFile], None]) -> None:
         """Run `prepare`, then deliver messages to a subscription."""
-
-        def run(file: QueueFile) -> None:
-            prepare(file)
-            self._subscriptions.append(subscription)
-
-        await self.call(run)
+        try:
+            await self.call(prepare, joins=subscription)
+        except BaseException:
+            subscription.active = False  # whoever asked was told that there is none, so nobody would cancel it
+            raise
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Deliver nothing more to a subscription. What was delivered is on its loop before this returns."""
@@ -231,26 +244,19 @@ class QueueWriter:
         if self._file is None:
             self._file = QueueFile(self.path, self._limit)
         file = self._file
-        answers: list[tuple[_Operation, Any, Exception | None]] = []
-        freed: Counter[Subscription] = Counter()
         with file.transaction():
             if time.monotonic() >= self._next_owners:
                 file.reap()
-            for operation in batch:
-                try:
-                    answers.append((operation, operation.run(file), None))
-                except VoxelmillError as error:
-                    answers.append((operation, None, error))
-                else:
-                    if operation.frees is not None:
-                        freed[operation.frees] += 1
+            answers = [(operation, *_run(operation, file)) for operation in batch]
+            freed = Counter(operation.frees for operation, _, error in answers if operation.frees and _settled(error))
+            joined = [operation.joins for operation, _, error in answers if operation.joins and error is None]
             file.promote()
-            deliveries = self._claim(file, freed)
+            deliveries = self._claim(file, [*self._subscriptions, *joined], freed)
         for subscription, count in freed.items():
             subscription.in_hand -= count
         for subscription, _ in deliveries:
             subscription.in_hand += 1
-        self._subscriptions = [s for s in self._subscriptions if s.active]
+        self._subscriptions = [s for s in (*self._subscriptions, *joined) if s.active]
         self._next_due = file.next_due()
         self._resolve(answers, deliveries)
         if batch:
@@ -262,10 +268,12 @@ class QueueWriter:
         for writer in others:
             writer.ring()
 
-    def _claim(self, file: QueueFile, freed: Counter[Subscription]) -> list[tuple[Subscription, Claimed]]:
+    def _claim(
+        self, file: QueueFile, subscriptions: Sequence[Subscription], freed: Counter[Subscription]
+    ) -> list[tuple[Subscription, Claimed]]:
         """Deal each queue's oldest messages round to the subscriptions that have a hand free."""
         free: dict[str, dict[Subscription, int]] = defaultdict(dict)
-        for subscription in self._subscriptions:
+        for subscription in subscriptions:
             room = subscription.prefetch - subscription.in_hand + freed[subscription]
             if subscription.active and room > 0:
                 free[subscription.queue][subscription] = room
@@ -285,7 +293,7 @@ class QueueWriter:
 
     def _resolve(
         self,
-        answers: list[tuple[_Operation, Any, Exception | None]],
+        answers: Sequence[tuple[_Operation, Any, Exception | None]],
         deliveries: list[tuple[Subscription, Claimed]] | None = None,
     ) -> None:
         """Tell the loops: deliveries first, then answers, so that a cancelled consumer knows all it has in hand."""
@@ -297,6 +305,17 @@ class QueueWriter:
         for loop, todo in calls.items():
             with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
                 loop.call_soon_threadsafe(_call_all, todo)
+
+
+def _run(operation: _Operation, file: QueueFile) -> tuple[Any, Exception | None]:
+    try:
+        return operation.run(file), None
+    except VoxelmillError as error:
+        return None, error
+
+
+def _settled(error: Exception | None) -> bool:
+    return error is None or isinstance(error, DeliveryLostError)
 
 
 def _bound(function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:

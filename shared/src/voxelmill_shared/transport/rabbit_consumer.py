@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from voxelmill_shared.errors import BrokerUnavailableError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
 from voxelmill_shared.transport.headers import attempt_of, dead_headers
 from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
@@ -35,7 +35,7 @@ class RabbitConsumer:
     """A running subscription, on a channel of its own.
 
     When the connection is lost, what was in hand is no longer ours: the broker delivers it again, settling it here
-    raises `BrokerUnavailableError`. Callbacks that still run count against the prefetch, so no more of them run at a
+    raises `DeliveryLostError`. Callbacks that still run count against the prefetch, so no more of them run at a
     time than were asked for.
     """
 
@@ -107,7 +107,8 @@ class RabbitConsumer:
                 channel.close_callbacks.add(lambda *_: dropped.set())
                 queue = await channel.get_queue(self.spec.name, ensure=False)
                 self._tag = await queue.consume(partial(self._receive, channel), timeout=ANSWER_SECONDS)
-        except BrokerUnavailableError:
+        except BaseException:
+            # Also when cancelled: the broker may have the subscription already, and would send to nobody.
             await self.link.close_channel(channel)
             raise
         self._channel, self._dropped = channel, dropped
@@ -244,7 +245,7 @@ class RabbitDelivery:
         if self._settled:
             raise RuntimeError(f"{self.queue}: message {self._message.message_id} is settled already")
         if self.lost:
-            raise BrokerUnavailableError(
+            raise DeliveryLostError(
                 f"{self._consumer.link.name}: the connection that brought message {self._message.message_id}"
                 " is lost; the broker delivers it again"
             )
