@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.errors import VoxelmillError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -28,6 +30,28 @@ class WorkResult:
     seconds: dict[str, float] = field(default_factory=dict)
     measurements: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class StepClock:
+    """Wall times by step; a step ends where the next begins. `report` is told the name of each as it begins."""
+
+    report: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+    _step: str = ""
+    _since: float = 0.0
+
+    def begin(self, step: str) -> None:
+        """Note that a step begins, and tell whoever watches."""
+        self.end()
+        self._step, self._since = step, time.perf_counter()
+        self.report(step)
+
+    def end(self) -> None:
+        """Note that the last step has ended."""
+        if self._step:
+            self.seconds[self._step] = round(time.perf_counter() - self._since, 4)
+        self._step = ""
 
 
 class UnsupportedSeriesError(VoxelmillError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +23,10 @@ from voxelmill_mesh.writers.png import write_png
 from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
 from voxelmill_mesh.writers.stl import write_stl
 from voxelmill_shared.plan import MeshFormat
-from voxelmill_shared.work import OutputFile, UnsupportedSeriesError, WorkResult
+from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from voxelmill_mesh.task import MeshTask
@@ -55,23 +53,7 @@ class _Segment:
     rgb: tuple[int, int, int]
 
 
-class _Clock:
-    """Wall times by step."""
-
-    def __init__(self, report: Callable[[Any], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._report = report
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Report a step and take its time."""
-        self._report(name)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - started, 3)
-
-
-def mesh_labels(task: MeshTask, report: Callable[[Any], None]) -> WorkResult:
+def mesh_labels(task: MeshTask, report: Callable[[str], None]) -> WorkResult:
     """Mesh every segment of a label map and write the files that the plan asks for.
 
     The same task gives the same bytes. A segment without voxels is a warning and has no file; if none has voxels,
@@ -97,12 +79,12 @@ def mesh_labels(task: MeshTask, report: Callable[[Any], None]) -> WorkResult:
         If the label map cannot be used (`read_label_map`), or the segments are contradictory
         (`segments-invalid`).
     """
-    clock = _Clock(report)
+    clock = StepClock(report)
     segments = _read_segments(task.segments)
-    with clock.step("read"):
-        label_map = read_label_map(task.label_map)
-        voxels = count_voxels(label_map.labels)
-        at_border = labels_at_border(label_map.labels)
+    clock.begin("read")
+    label_map = read_label_map(task.label_map)
+    voxels = count_voxels(label_map.labels)
+    at_border = labels_at_border(label_map.labels)
     warnings = [f"{segment.name}: no voxels, so no mesh" for segment in segments if segment.number not in voxels]
     unknown = sorted(set(voxels) - {segment.number for segment in segments})
     if unknown:
@@ -110,6 +92,7 @@ def mesh_labels(task: MeshTask, report: Callable[[Any], None]) -> WorkResult:
         warnings.append(f"the label map has labels that no segment names, left out: {listed}")
     segments = [segment for segment in segments if segment.number in voxels]
     if not segments:
+        clock.end()
         return WorkResult((), clock.seconds, {"segments": {}, "lps_to_scene": LPS_TO_SCENE}, tuple(warnings))
     voxel_ml = label_map.voxel_ml
     label_map = renumber(label_map, [segment.number for segment in segments])
@@ -118,22 +101,23 @@ def mesh_labels(task: MeshTask, report: Callable[[Any], None]) -> WorkResult:
         ColouredMesh(segment.name, segment.rgb, opacity_of(segment.name), mesh)
         for segment, mesh in zip(segments, meshes, strict=True)
     ]
-    with clock.step("measure"):
-        measurements = {
-            segment.name: {
-                **asdict(measure(mesh)),
-                "voxel_volume_ml": round(voxels[segment.number] * voxel_ml, 4),
-                "touches_border": segment.number in at_border,
-            }
-            for segment, mesh in zip(segments, meshes, strict=True)
+    clock.begin("measure")
+    measurements = {
+        segment.name: {
+            **asdict(measure(mesh)),
+            "voxel_volume_ml": round(voxels[segment.number] * voxel_ml, 4),
+            "touches_border": segment.number in at_border,
         }
+        for segment, mesh in zip(segments, meshes, strict=True)
+    }
     warnings += [f"{name}: the mesh is not watertight" for name, each in measurements.items() if not each["watertight"]]
-    with clock.step("write"):
-        paths = _write_meshes(coloured, task.plan, task.output)
-    with clock.step("preview"):
-        preview = task.output / PREVIEW
-        write_png(render(_worth_showing(coloured)), preview)
-        paths.append(preview)
+    clock.begin("write")
+    paths = _write_meshes(coloured, task.plan, task.output)
+    clock.begin("preview")
+    preview = task.output / PREVIEW
+    write_png(render(_worth_showing(coloured)), preview)
+    paths.append(preview)
+    clock.end()
     files = tuple(OutputFile(f"{FOLDER}/{path.name}", path, _MEDIA_TYPES[path.suffix]) for path in paths)
     return WorkResult(files, clock.seconds, {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}, tuple(warnings))
 
@@ -158,21 +142,22 @@ def _read_segments(described: Sequence[dict[str, Any]]) -> list[_Segment]:
     return sorted(segments, key=lambda segment: segment.number)
 
 
-def _make_meshes(label_map: LabelMap, plan: Plan, clock: _Clock) -> list[Mesh]:
+def _make_meshes(label_map: LabelMap, plan: Plan, clock: StepClock) -> list[Mesh]:
     """Return the mesh of each label from 1 on."""
     quality = MESH_QUALITY[plan.quality]
     label_count = int(label_map.labels.max()) + 1
-    with clock.step("extract"):
-        net = surface_net(label_map.labels)
-        sides = index_sides(net, label_count)
-    with clock.step("smooth"):
-        vertices = to_patient(smooth(net, quality.smoothing_iterations), label_map.affine)
+    clock.begin("extract")
+    net = surface_net(label_map.labels)
+    sides = index_sides(net, label_count)
+    clock.begin("smooth")
+    vertices = to_patient(smooth(net, quality.smoothing_iterations), label_map.affine)
 
     def make(label: int) -> Mesh:
         mesh = label_surface(vertices, net, sides.quads_of(label), label_map.affine)
         return decimate(mesh, target_triangles(len(mesh.faces), plan.reduction_percent, quality))
 
-    with clock.step("decimate"), in_parallel() as run:
+    clock.begin("decimate")
+    with in_parallel() as run:
         # The largest first: whatever is left for the end is short.
         order = sorted(range(1, label_count), key=lambda label: -len(sides.quads_of(label)))
         made = dict(zip(order, run(make, ((label,) for label in order)), strict=True))

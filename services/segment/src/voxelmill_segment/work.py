@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_segment.dicom_seg import write_dicom_seg
@@ -14,7 +12,7 @@ from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.series import read_series
-from voxelmill_shared.work import NotApplicableError, OutputFile, WorkResult
+from voxelmill_shared.work import NotApplicableError, OutputFile, StepClock, WorkResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,28 +23,6 @@ if TYPE_CHECKING:
 LABEL_MAP = "segmentation/labelmap.nii.gz"
 DICOM_SEG = "segmentation/segmentation.dcm"
 STATISTICS = "segmentation/statistics.json"
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Wall times by step; a step ends where the next begins."""
-
-    report: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    step: str = ""
-    since: float = 0.0
-
-    def begin(self, step: str) -> None:
-        """Note that a step begins, and tell whoever watches."""
-        self.end()
-        self.step, self.since = step, time.perf_counter()
-        self.report(step)
-
-    def end(self) -> None:
-        """Note that the last step has ended."""
-        if self.step:
-            self.seconds[self.step] = round(time.perf_counter() - self.since, 4)
-        self.step = ""
 
 
 def segment_series(task: SegmentTask, report: Callable[[str], None]) -> WorkResult:
@@ -77,7 +53,7 @@ def segment_series(task: SegmentTask, report: Callable[[str], None]) -> WorkResu
     segmenter = open_segmenter(task.plan)
     if task.kind is ObjectKind.DICOM and task.modality not in {"", "CT"}:
         raise NotApplicableError(f"the model {segmenter.name} is for CT; this series is {task.modality}")
-    clock = _Clock(report)
+    clock = StepClock(report)
     clock.begin("read")
     volume = read_nifti(task.paths[0]) if task.kind is ObjectKind.NIFTI else read_series(task.paths)
     label_map = segmenter.segment(volume, task.plan, clock.begin)

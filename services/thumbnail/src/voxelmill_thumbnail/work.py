@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import SeriesLayout, lay_out
-from voxelmill_shared.work import OutputFile, UnsupportedSeriesError, WorkResult
+from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbnails
 from voxelmill_thumbnail.planes import draw_planes
 
@@ -40,7 +39,7 @@ class _Drawing:
     slices: dict[int, Values]
 
 
-def make_thumbnails(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkResult:
+def make_thumbnails(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
     """Draw every instance (its middle frame), the middle planes, a projection and a preview.
 
     An instance that cannot be drawn is a warning that names it, and the others are drawn; planes are left out, with
@@ -62,13 +61,13 @@ def make_thumbnails(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkR
     return _draw_nifti(task, report) if task.kind is ObjectKind.NIFTI else _draw_dicom(task, report)
 
 
-def _draw_nifti(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkResult:
-    clock = _Clock(report)
-    clock.step("decode")
+def _draw_nifti(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
+    clock = StepClock(report)
+    clock.begin("decode")
     volume = read_nifti(task.paths[0])
-    clock.step("planes")
+    clock.begin("planes")
     files = _write_planes(volume, None, task.output, inverted=False, thumbnails=True)
-    clock.stop()
+    clock.end()
     return WorkResult(
         files=_outputs(files),
         seconds=clock.seconds,
@@ -77,17 +76,17 @@ def _draw_nifti(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkResul
     )
 
 
-def _draw_dicom(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkResult:
-    clock = _Clock(report)
-    clock.step("headers")
+def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
+    clock = StepClock(report)
+    clock.begin("headers")
     images, failures = _open(task.paths)
     layout, reason = _try_lay_out(images, failures)
-    clock.step("pictures")
+    clock.begin("pictures")
     drawings, undrawn = _draw_instances(images, layout, task.output)
     failures |= undrawn
     if not drawings:
         raise next(iter(failures.values()), Unsupported.NOT_AN_IMAGE.error("there are no instances"))
-    clock.step("planes")
+    clock.begin("planes")
     warnings = [f"instance {number + 1}: {failures[number].reason}" for number in sorted(failures)]
     files = [path for drawing in drawings.values() for path in drawing.files]
     number = sorted(drawings)[len(drawings) // 2]
@@ -100,7 +99,7 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[Any], None]) -> WorkResul
     else:
         files.append(_write_preview(images[number], task.output))
         warnings.append(f"no planes: {reason or 'not every instance can be decoded'}")
-    clock.stop()
+    clock.end()
     return WorkResult(
         files=_outputs(files),
         seconds=clock.seconds,
@@ -208,25 +207,3 @@ def _describe(drawing: _Drawing) -> dict[str, Any]:
     if not drawing.photometric.startswith("MONOCHROME"):
         return {"source": "colour"}
     return {"source": "percentiles" if voi is None else "VOI LUT"}
-
-
-class _Clock:
-    """Measures steps and reports them."""
-
-    def __init__(self, report: Callable[[Any], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._report = report
-        self._step = ""
-        self._began = 0.0
-
-    def step(self, name: str) -> None:
-        """End the step before and begin this one."""
-        self.stop()
-        self._report(name)
-        self._step, self._began = name, time.monotonic()
-
-    def stop(self) -> None:
-        """End the last step."""
-        if self._step:
-            self.seconds[self._step] = round(time.monotonic() - self._began, 4)
-        self._step = ""
