@@ -14,8 +14,8 @@ from unit.segment.torso import dice, series_task, silent, torso, write_series
 from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, segment_series
 from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.events import ObjectKind
-from voxelmill_shared.imaging.labelmap import read_label_map, write_label_map
-from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.imaging.labelmap import write_label_map
+from voxelmill_shared.imaging.nifti import read_array, read_nifti
 from voxelmill_shared.plan import ModelName, Organ
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError, WorkResult
 
@@ -45,9 +45,9 @@ async def test_a_series_is_segmented_in_a_child(tmp_path: Path) -> None:
     assert all(file.path.stat().st_size for file in result.files)
     assert steps[0] == "read"
     assert set(result.seconds) == set(steps)
-    label_map = read_label_map(tmp_path / "out" / LABEL_MAP)
+    label_map = read_array(tmp_path / "out" / LABEL_MAP)
     np.testing.assert_allclose(label_map.affine, volume.affine, atol=1e-4)
-    assert label_map.labels.shape == volume.voxels.shape
+    assert label_map.values.shape == volume.voxels.shape
     segments = {segment["name"]: segment for segment in result.measurements["segments"]}
     assert set(segments) >= {"lung_left", "lung_right", "airways", "bones"}
     assert segments["lung_left"]["volume_ml"] < segments["lung_right"]["volume_ml"]
@@ -99,7 +99,7 @@ def test_an_abdomen_of_twenty_slices_has_no_lungs(tmp_path: Path, data: Path) ->
     assert volumes["lung_left"] == volumes["lung_right"] == volumes["airways"] == 0
     assert 120 < volumes["bones"] < 320
     assert DICOM_SEG in names(result)
-    labels = read_label_map(tmp_path / LABEL_MAP).labels
+    labels = read_array(tmp_path / LABEL_MAP).values
     assert labels[:, 330:345, 480:485].any()
     assert not labels[:, 430:].any()
 

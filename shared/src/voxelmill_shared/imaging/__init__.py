@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from voxelmill_shared.imaging.frames import Display, Frame, Window, WindowFunction, decode_frames, read_frames
 from voxelmill_shared.imaging.image import DicomImage, open_image
-from voxelmill_shared.imaging.labelmap import LabelMap, read_label_map, write_label_map
+from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import SeriesLayout, lay_out, read_series
@@ -17,7 +17,6 @@ __all__ = [
     "DicomImage",
     "Display",
     "Frame",
-    "LabelMap",
     "SeriesLayout",
     "Unsupported",
     "Volume",
@@ -29,7 +28,6 @@ __all__ = [
     "looks_like_ct",
     "open_image",
     "read_frames",
-    "read_label_map",
     "read_nifti",
     "read_series",
     "write_label_map",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from voxelmill_shared.imaging.nifti import RAS_TO_LPS, read_array
-from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.nifti import RAS_TO_LPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,14 +19,6 @@ _NIFTI1_MAX = 32767
 _INTENT_LABEL = 1002
 _SCANNER = 1
 _RIGHT_ANGLE = 1e-4
-
-
-@dataclass(frozen=True, eq=False)
-class LabelMap:
-    """Segment numbers per voxel, (slices, rows, columns), 0 where there is none; `affine` as in `Volume`."""
-
-    labels: NDArray[np.uint8] | NDArray[np.uint16]
-    affine: NDArray[np.float64]
 
 
 def write_label_map(
@@ -78,25 +68,6 @@ def write_label_map(
     voxels = np.ascontiguousarray(labels, labels.dtype.newbyteorder("<"))
     compress: Any = igzip.compress  # carries no types
     path.write_bytes(compress(b"".join((header.binaryblock, extensions, voxels.data)), 2, mtime=0))
-
-
-def read_label_map(path: Path) -> LabelMap:
-    """Read a label map that this or another program has written.
-
-    Raises
-    ------
-    UnsupportedSeriesError
-        If the file is broken (see `read_nifti`) or does not hold whole numbers from 0 to 65,535.
-    """
-    array = read_array(path)
-    values: NDArray[Any] = array.values
-    if (array.slope, array.intercept) != (1, 0):
-        values = values * array.slope + array.intercept
-    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
-        if values.min() < 0 or values.max() > 65535 or not np.array_equal(values, np.rint(values)):
-            raise Unsupported.UNSUPPORTED_VALUES.error(f"{path.name}: its values are not labels (whole numbers from 0)")
-        values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
-    return LabelMap(values, array.affine)
 
 
 def _sheared(affine: NDArray[np.float64]) -> bool:

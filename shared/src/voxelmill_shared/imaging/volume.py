@@ -54,11 +54,6 @@ class Volume:
         return float(x), float(y), float(z)
 
     @property
-    def voxel_volume_mm3(self) -> float:
-        """The volume of one voxel, right for sheared volumes too."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-    @property
     def orientation(self) -> str:
         """Where the column, row and slice index grow towards, as the nearest of R L, A P, I S: `LPS`."""
         return axis_codes(self.affine)
