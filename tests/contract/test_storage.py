@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.connect import StoreAddressError, open_store
 from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.storage.s3 import PART_BYTES, S3Store
@@ -370,6 +370,47 @@ async def test_server_that_falls_silent_is_unavailable() -> None:
     for writer in connected:
         writer.close()
         await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("bucket_status", "code", "expected"),
+    [
+        (200, "AccessDenied", ObjectUnreadableError),
+        (200, "InvalidObjectState", ObjectUnreadableError),  # archived
+        (200, "InvalidAccessKeyId", StoreUnavailableError),
+        (403, "AccessDenied", StoreUnavailableError),
+        (503, "AccessDenied", StoreUnavailableError),
+    ],
+)
+async def test_object_that_is_refused_is_told_from_a_store_that_is(
+    bucket_status: int, code: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wait for the one could be for ever, a wait for the other ends when the store is mended."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        method, target, _ = request.splitlines()[0].split(" ")
+        status = bucket_status if target.split("?")[0] == "/bucket" else 403
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>" if method == "GET" else ""
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    store = S3Store("bucket", endpoint_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tries=1)
+    for operation in (store.read("a"), store.fetch("a", tmp_path)):
+        with pytest.raises(expected):
+            await operation
+    with pytest.raises(StoreUnavailableError):
+        await store.write("a", b"x")
+    if code != "InvalidAccessKeyId":  # a HEAD does not say why it is refused
+        with pytest.raises(expected):
+            await store.head("a")
+    await store.close()
     server.close()
     await server.wait_closed()
 

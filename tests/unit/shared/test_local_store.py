@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.local import TEMPORARY, LocalStore
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ async def test_what_may_not_be_read_holds_up_nothing_else(store: LocalStore, roo
     found = await listed(store)
     assert set(found) == {"a", "closed/b", "z"}
     assert found["a"].etag == ""
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(ObjectUnreadableError):
         await store.read("a")
 
 

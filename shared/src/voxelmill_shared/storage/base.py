@@ -39,7 +39,8 @@ class StoredObject:
 class ObjectStore(Protocol):
     """One bucket, or a prefix of one. Keys are relative to it, raw, with `/` between parts.
 
-    Errors: `ObjectMissingError`, `StoreUnavailableError` (worth a retry), `UnsafeKeyError` (empty, absolute, with
+    Errors: `ObjectMissingError`, `StoreUnavailableError` (worth a wait), `ObjectUnreadableError` (this object is
+    refused, the store answers), `UnsafeKeyError` (empty, absolute, with
     `.` or `..` or an empty part, longer than 1,024 bytes of UTF-8, or with NUL).
     """
 

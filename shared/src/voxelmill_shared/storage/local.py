@@ -12,7 +12,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
@@ -49,7 +49,7 @@ class LocalStore:
       hold is listed where it really lies.
     - A name that is no UTF-8 is listed with surrogates (PEP 383) and can be read by that key, so it is not lost; see
       `keys.is_text`.
-    - A file that may not be read is listed with an empty `etag`; reading it raises `StoreUnavailableError`. A folder
+    - A file that may not be read is listed with an empty `etag`; reading it raises `ObjectUnreadableError`. A folder
       that may not be read makes `list` raise that error after it has given everything else.
     - The folder is made by the first write or `check`. Until then there is no object in it, and `list` raises
       `StoreUnavailableError`: a disk that is not mounted must not look like an empty one.
@@ -250,7 +250,7 @@ class LocalStore:
             status = (self._root / key).lstat()
             # The size of a link is that of its text, and a pipe has none: nothing of them can be read.
             return ObjectStat(key, status.st_size if stat.S_ISREG(status.st_mode) else 0, "", modified(status))
-        except StoreUnavailableError:
+        except (ObjectUnreadableError, StoreUnavailableError):
             status = (self._root / key).stat()
             return ObjectStat(key, status.st_size, "", modified(status))
 
@@ -282,11 +282,16 @@ class LocalStore:
         check_key(key, undecodable=True)
         path = self._inside(key, self._root / key)
         with reading(key):
-            mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode):
-                raise ObjectMissingError(key)
-            if stat.S_ISREG(mode):  # opening a device can have effects, so look first
-                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path
+            try:
+                mode = path.lstat().st_mode
+                if stat.S_ISDIR(mode):
+                    raise ObjectMissingError(key)
+                if stat.S_ISREG(mode):  # opening a device can have effects, so look first
+                    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path
+            except PermissionError as error:
+                if os.access(self._root, os.R_OK | os.X_OK):
+                    raise ObjectUnreadableError(f"{printable(key)}: {error.strerror}") from error
+                raise
         raise UnsafeKeyError(f"{printable(key)}: not a regular file")
 
     def _temporary_folder(self) -> Path:

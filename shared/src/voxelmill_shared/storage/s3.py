@@ -7,7 +7,7 @@ import base64
 import hashlib
 import os
 import secrets
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -18,10 +18,10 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from voxelmill_shared.concurrency import each
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix, printable
-from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing
+from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +41,8 @@ class S3Store:
     """A bucket, or what begins with a prefix in it, as an object store; see `ObjectStore` for the contract.
 
     Credentials, region and `AWS_ENDPOINT_URL` come from the environment in the ways that all AWS tools know. Without
-    the right to list the bucket, S3 answers a missing object with "access denied": `StoreUnavailableError`.
+    the right to list the bucket, S3 answers a missing object with "access denied": `StoreUnavailableError`, as that
+    right is needed. An object that is refused although the bucket answers is an `ObjectUnreadableError`.
 
     Keys of others that no store of ours could hold (`a//b`) are listed, and reading them raises `UnsafeKeyError`, so
     that whoever reads the list can say so. Empty objects whose key ends in `/` are folders that a console drew, and
@@ -116,7 +117,7 @@ class S3Store:
         full = self._full(key)
         client = await self._client()
         try:
-            with answering(self._address, key):
+            async with self._reading(key):
                 answer = await client.head_object(Bucket=self._bucket, Key=full)
         except ObjectMissingError:
             if not self._bucket_seen:  # HEAD has no body that would tell a missing bucket from a missing object
@@ -242,6 +243,17 @@ class S3Store:
             raise UnsafeKeyError(f"{printable(key[:64])}...: with its prefix longer than {MAX_KEY_BYTES} bytes")
         return full
 
+    @asynccontextmanager
+    async def _reading(self, key: str) -> AsyncIterator[None]:
+        try:
+            with answering(self._address, key):
+                yield
+        except StoreUnavailableError as error:
+            if not is_refused(error.__cause__):
+                raise
+            await self.check()  # HEAD has no body that would tell wrong credentials from a single object's refusal
+            raise ObjectUnreadableError(str(error)) from error
+
     async def _stream(self, key: str, start: int, length: int | None) -> AsyncIterator[bytes]:
         """Give a range in pieces; a connection that breaks is taken up again where it broke, of the same content."""
         full = self._full(key)
@@ -251,7 +263,7 @@ class S3Store:
         for tries_left in reversed(range(_STREAM_TRIES)):
             whole = not start and not end
             wanted = {} if whole else {"Range": f"bytes={start}-{end}"}
-            with answering(self._address, key):
+            async with self._reading(key):
                 try:
                     answer = await client.get_object(Bucket=self._bucket, Key=full, **wanted, **etag)
                 except ClientError as error:

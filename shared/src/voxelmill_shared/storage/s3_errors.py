@@ -18,6 +18,9 @@ BROKEN_STREAM = (aiohttp.ClientError, ConnectionError, TimeoutError, HTTPClientE
 """What reading an answer's body raises when the connection breaks or falls silent."""
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
+_STRANGER = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "InvalidToken"}
+)
 _UNFIT = frozenset({"KeyTooLongError", "InvalidObjectName", "InvalidURI"})
 _REASONS = {
     "NoSuchBucket": "there is no such bucket",
@@ -37,6 +40,14 @@ _REASONS = {
 def is_missing(error: ClientError) -> bool:
     """Whether the server says that there is no such thing."""
     return error.response.get("Error", {}).get("Code") in _MISSING
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether the server knows who asks and refuses (403): a right is missing, or the object is archived."""
+    if not isinstance(error, ClientError):
+        return False
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 403 and error.response.get("Error", {}).get("Code") not in _STRANGER
 
 
 @contextmanager
