@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import pydicom
 import pytest
@@ -85,3 +86,15 @@ def test_empty_paths_are_wrong_usage(arguments, tmp_path):
     assert ended.code == 2
     assert "is empty" in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_members_of_archives_have_names_that_people_know(small, tmp_path):
+    """A broken file in a zip is `study.zip!folder/broken.dcm`, not a key of ours."""
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        for path in sorted(small[0].iterdir()):
+            target.write(path, f"folder/{path.name}")
+        target.writestr("folder/broken.dcm", b"")
+    ended = voxelmill("run", archive, "--organ", "bones", "--output", tmp_path / "out", "--json")
+    assert ended.code == 1
+    assert [entry["object"] for entry in ended.document["rejected"]] == ["study.zip!folder/broken.dcm"]

@@ -17,6 +17,7 @@ from voxelmill_cli.export import Exported, export, folder_names, one_at_a_time, 
 from voxelmill_cli.progress import Tracker
 from voxelmill_cli.quiet import wait_until_quiet
 from voxelmill_cli.sources import STATE_FOLDER, dataset_name, is_s3, open_source
+from voxelmill_ingest.archive import content_digest, member_name
 from voxelmill_shared import metrics
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.events import (
@@ -112,7 +113,7 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
     try:
         with only_one(state):
             settings = _settings(request, state, source)
-            async with open_engine(settings, observers=[tracker]) as engine:
+            async with open_engine(settings, observers=[tracker], patient=False) as engine:
                 unnamed: list[str] = []
                 keys = await _hand_in(engine, source, tracker, unnamed)
                 await wait_until_quiet(engine, tracker)
@@ -192,7 +193,7 @@ async def _hand_in(engine: Engine, source: Source, tracker: Tracker, unnamed: li
 
 async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base: Path, source: Source) -> RunSummary:
     summary = RunSummary(destination=request.destination, data=base)
-    for rejected in sorted(tracker.rejected.values(), key=lambda event: event.object.key):
+    for rejected in _as_people_know_them(tracker, source):
         (summary.rejected if rejected.severity is Severity.REJECT else summary.skipped).append(rejected)
     taken = _datasets(tracker, source)
     results = engine.parts.stores.results
@@ -206,6 +207,22 @@ async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base
     summary.failed = list(tracker.failed)
     summary.lost = sorted(set(taken) - set(done))
     return summary
+
+
+def _as_people_know_them(tracker: Tracker, source: Source) -> list[ObjectRejected]:
+    """Give what was not taken, sorted, the members of archives as `archive!member`."""
+    archives = {
+        content_digest(event.object): event.object.key
+        for event in tracker.validated.values()
+        if event.kind is ObjectKind.ARCHIVE
+    }
+    named = []
+    for event in tracker.rejected.values():
+        reference = event.object
+        if reference.bucket != source.store.bucket:
+            reference = reference.model_copy(update={"key": member_name(reference.key, archives)})
+        named.append(event.model_copy(update={"object": reference}))
+    return sorted(named, key=lambda event: event.object.key)
 
 
 def _datasets(tracker: Tracker, source: Source) -> dict[str, str]:

@@ -122,3 +122,19 @@ def test_an_archive_is_an_upload_within_the_upload_that_it_came_with() -> None:
     assert evidence_of(archive_upload("run-1", "abc")) is Evidence.ARCHIVE
     assert archive_upload("run-1", "abc").startswith("run-1/")
     assert evidence_of("run-1") is Evidence.UPLOAD
+
+
+def test_a_file_that_holds_its_whole_volume_is_complete_at_once() -> None:
+    """A NIfTI file waits for nothing more."""
+    facts = Instance(
+        kind=ObjectKind.NIFTI,
+        study_instance_uid="1",
+        series_instance_uid="1.2",
+        sop_instance_uid="1.2.3",
+        sop_class_uid="",
+        modality="",
+    )
+    reference = ObjectRef(bucket="inbox", key="a.nii", etag="e", size=1)
+    whole = Slice(ManifestInstance(object=reference, sop_instance_uid="1.2.3"), facts)
+    series = OpenSeries(datetime(2030, 1, 1, tzinfo=UTC), None, upload_open=False, slices=(whole,))
+    assert decide(series, datetime(2030, 1, 1, tzinfo=UTC), Patience()) == Close(Evidence.GEOMETRY)

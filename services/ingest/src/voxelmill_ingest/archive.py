@@ -18,6 +18,8 @@ from voxelmill_shared.errors import ObjectMissingError
 from voxelmill_shared.events import ObjectRef, ObjectRejected, ObjectUploaded, UploadCompleted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from voxelmill_ingest.findings import ArchiveFormat
     from voxelmill_shared.child import Child
     from voxelmill_shared.events import Event
@@ -46,6 +48,31 @@ class ArchiveIndex(BaseModel):
     refused: tuple[_RefusedMember, ...]
 
 
+FOLDER = "archives"
+"""Where the members of archives lie in the store for work."""
+
+
+def content_digest(archive: ObjectRef) -> str:
+    """Name an archive's content: its members lie in `archives/{digest}/{number}/{name}`."""
+    return hashlib.sha256(archive.content().encode()).hexdigest()[:24]
+
+
+def member_name(key: str, archives: Mapping[str, str]) -> str:
+    """Name a member as people know it, `archive!member`.
+
+    Parameters
+    ----------
+    key
+        Its key in the store for work.
+    archives
+        The archives' keys by the digest of their content.
+    """
+    parts = key.split("/", 3)
+    if len(parts) < len((FOLDER, "digest", "number", "name")) or parts[1] not in archives:
+        return key
+    return f"{archives[parts[1]]}!{parts[3]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Unpacker:
     """Takes archives apart.
@@ -70,8 +97,8 @@ class Unpacker:
         """
         if archive.bucket == self.stores.work.bucket:
             return Refusal(reason=Reason.ARCHIVE_NESTED_TOO_DEEP, detail="a member of an archive is an archive"), []
-        digest = hashlib.sha256(archive.content().encode()).hexdigest()[:24]
-        prefix = f"archives/{digest}"
+        digest = content_digest(archive)
+        prefix = f"{FOLDER}/{digest}"
         index = await self._standing(f"{prefix}/index.json")
         if index is None:
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from voxelmill_shared.events import Evidence
+from voxelmill_shared.events import Evidence, ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,11 +85,18 @@ def decide(series: OpenSeries, now: datetime, patience: Patience) -> Decision:
         limit, evidence = series.changed_at + patience.upload, Evidence.QUIET
     elif series.evidence is not None:
         limit, evidence = now, series.evidence
+    elif is_whole(series.slices):
+        limit, evidence = now, Evidence.GEOMETRY
     elif without_gaps(series.slices, patience.regular_slices):
         limit, evidence = series.changed_at + patience.geometry, Evidence.GEOMETRY
     else:
         limit, evidence = series.changed_at + patience.quiet, Evidence.QUIET
     return Close(evidence) if limit <= now else Wait(limit)
+
+
+def is_whole(slices: Sequence[Slice]) -> bool:
+    """Whether one file holds the whole volume, as a NIfTI file does: nothing can be missing."""
+    return len(slices) == 1 and slices[0].facts.kind is ObjectKind.NIFTI
 
 
 def evidence_of(upload_id: str) -> Evidence:
