@@ -139,7 +139,7 @@ class Worker:
             ]
             stopping = asyncio.create_task(stop.wait())
             consumers: list[base.Consumer] = []
-            undrained: list[BaseException] = []
+            undrained: list[Exception] = []
             try:
                 for subscription in self._service.subscriptions:
                     queue = replace(subscription.queue, ladder=ladder)
@@ -161,15 +161,20 @@ class Worker:
             for error in undrained:
                 raise error
 
-    async def _drain(self, consumers: list[base.Consumer]) -> list[BaseException]:
+    async def _drain(self, consumers: list[base.Consumer]) -> list[Exception]:
         """Stop taking, end what is in hand; return what went wrong with the former, which must not stop the latter."""
-        cancelled = await asyncio.gather(*(consumer.cancel() for consumer in consumers), return_exceptions=True)
+        errors: list[Exception] = []
+        for consumer in consumers:
+            try:
+                await consumer.cancel()
+            except Exception as error:  # noqa: BLE001 - it is told when everything else has come to its end
+                errors.append(error)
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=self._grace.total_seconds())
             for task in late:
                 task.cancel()  # its handler is interrupted, the message handed back
             await asyncio.gather(*late, return_exceptions=True)
-        return [error for error in cancelled if error is not None]
+        return errors
 
     def _callback(self, subscription: Subscription) -> Callable[[base.Delivery], Any]:
         async def callback(delivery: base.Delivery) -> None:

@@ -315,7 +315,7 @@ async def test_drain_finishes_what_is_in_hand(transport):
         await publish(transport, UPLOADED, UPLOADED.model_copy(update={"upload_id": "second"}))
         await inside.wait()
         stop.set()
-        await asyncio.sleep(0)
+        await transport.check()  # the way to the broker and back: meanwhile the worker hears of the stop
         go.set()
         await task
     assert [settled.outcome for settled in log.settled] == ["done"]
