@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import tarfile
 import zipfile
 
 import nibabel
 import numpy as np
+import psutil
 import pydicom
 import pytest
 import trimesh
@@ -279,3 +283,47 @@ def test_a_jpeg2000_series_without_file_endings(data, tmp_path):
     assert len(seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 20
     statistics = json.loads((folder / "statistics.json").read_text())
     assert statistics
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_good_order_and_it_goes_on_later(series, tmp_path, number, code):
+    """In the middle of the work: one line, no process left, then done."""
+    arguments = ["run", str(series), "--organ", "lungs", "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*VOXELMILL, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # the workers are up, and so are their children
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        assert errors == "voxelmill: interrupted; start it again and it goes on where it was\n"
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+    finally:
+        process.kill()
+        process.communicate()
+    assert voxelmill(*arguments).code == 0
+
+
+def test_a_disk_without_room_is_one_clear_line(tmp_path):
+    """No file may grow, as on a full disk: the folder, the reason, the next step."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text("a")
+    ended = subprocess.run(
+        [*VOXELMILL, "run", str(tmp_path / "source"), "--output", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "File too large; make room there or choose another folder" in ended.stderr

@@ -6,21 +6,32 @@ They are imported by the commands that need them, so that a wrong option or `--h
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from voxelmill_cli.errors import EXIT_UNREACHABLE, EXIT_USAGE, CommandError
+from voxelmill_cli.errors import (
+    EXIT_INPUT_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    CommandError,
+    explain,
+    report,
+)
+from voxelmill_cli.interrupts import interruptible
+from voxelmill_cli.output import OUTPUT, open_output, output_at_end
 from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from voxelmill_cli.run import RunSummary
 
@@ -41,14 +52,15 @@ DEFAULT_DATA = Path("voxelmill-data")
 
 def fail(line: str, exit_code: int) -> typer.Exit:
     """Write one line to standard error; raise what is returned."""
-    sys.stderr.write(f"voxelmill: {line}\n")
+    report(line, exit_code)
     return typer.Exit(exit_code)
 
 
-def call(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine and turn Voxelmill's errors into one line and an exit code."""
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn Voxelmill's errors and the system's into one line and an exit code."""
     try:
-        return asyncio.run(work)
+        yield
     except CommandError as error:
         raise fail(str(error), error.exit_code) from None
     except TransientError as error:
@@ -56,9 +68,18 @@ def call(work: Coroutine[Any, Any, Any]) -> Any:
     except NotBuiltError as error:
         raise fail(str(error), EXIT_USAGE) from None
     except VoxelmillError as error:
-        raise fail(str(error), 1) from None
-    except KeyboardInterrupt:
-        raise fail("interrupted; start it again and it goes on where it was", 130) from None
+        # Those that are ValueErrors too say that an address is written wrong.
+        raise fail(str(error), EXIT_USAGE if isinstance(error, ValueError) else EXIT_INPUT_FAILED) from None
+    except OSError as error:
+        if error.errno is None or error.filename == OUTPUT:
+            raise
+        raise fail(explain(error), EXIT_INPUT_FAILED) from None
+
+
+def call(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end, or until a signal; see `explained`."""
+    with explained():
+        return asyncio.run(interruptible(work))
 
 
 @app.callback(invoke_without_command=True)
@@ -86,12 +107,15 @@ def parse_formats(text: str) -> tuple[MeshFormat, ...]:
     Raises
     ------
     typer.BadParameter
-        If a word is no format.
+        If a word is no format, or there is none.
     """
     try:
-        return tuple(dict.fromkeys(MeshFormat(word.strip().lower()) for word in text.split(",") if word.strip()))
+        formats = tuple(dict.fromkeys(MeshFormat(word.strip().lower()) for word in text.split(",") if word.strip()))
     except ValueError as error:
-        raise typer.BadParameter(f"{error}; use {', '.join(MeshFormat)}") from None
+        raise typer.BadParameter(f"{error}; use {', '.join(MeshFormat)}", param_hint="--format") from None
+    if not formats:
+        raise typer.BadParameter(f"names no format; use {', '.join(MeshFormat)}", param_hint="--format")
+    return formats
 
 
 OrganOption = Annotated[Organ, typer.Option("--organ", envvar="VOXELMILL_ORGAN", help="what to segment")]
@@ -168,7 +192,8 @@ def work_through(
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    readable = sys.stdout.encoding.lower().replace("-", "") == "utf8"  # else only the escapes of JSON are JSON
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not readable) + "\n")
 
 
 @app.command()
@@ -191,13 +216,10 @@ def demo(
     raise typer.Exit(summary.exit_code)
 
 
-def call_sync(function: Any, *arguments: Any) -> Any:
-    """Call a plain function with the same treatment of errors as `call`."""
-
-    async def work() -> Any:
+def call_sync(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a plain function; see `explained`. A signal ends it where it stands."""
+    with explained():
         return function(*arguments)
-
-    return call(work())
 
 
 @app.command()
@@ -260,4 +282,18 @@ _not_built("storage", "use your store's own tools")
 
 def main() -> None:
     """Be the command."""
-    app()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = open_output(sys.stdout)
+    try:
+        app()
+    except SystemExit as ended:
+        said = getattr(ended.__context__, "format_message", None)
+        with output_at_end(ended.code):
+            if ended.code and said is not None and "--json" in sys.argv[1:]:  # typer itself has refused the usage
+                print_json({"error": said(), "exit_code": ended.code})
+        raise
+    except OSError as error:
+        if error.filename != OUTPUT:
+            raise
+        with output_at_end(0):
+            raise

@@ -11,10 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
+from voxelmill_gateway.settings import GatewaySettings
 from voxelmill_shared.database import check as check_database
 from voxelmill_shared.database import open_database
 from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.main import wrong_settings
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.transport.connect import open_transport
@@ -53,23 +56,36 @@ class Finding:
 async def examine(data: Path) -> list[Finding]:
     """Look at everything that `voxelmill up --data DATA` needs, or the servers that the environment names."""
     findings = [_python(), *_packages(), _memory(), _disk(data)]
-    named = {name: os.environ[name] for name in os.environ if name.startswith("VOXELMILL_") and name.endswith("_URL")}
-    if not named:
+    wrong, settings = _settings()
+    findings += wrong
+    if settings is None:
+        return findings
+    if not any(name.startswith("VOXELMILL_") and name.endswith("_URL") for name in os.environ):
         findings.append(Finding("servers", True, "none named: broker, store and database are files under --data"))
         return findings
-    try:
-        settings = SharedSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return [
-            *findings,
-            Finding("settings", False, str(first["msg"]), f"set VOXELMILL_{str(first['loc'][0]).upper()} right"),
-        ]
-    findings.append(await _reach("broker", "VOXELMILL_BROKER_URL", lambda: _broker(settings.broker_url)))
+    findings.append(await _reach("broker", "VOXELMILL_BROKER_URL", lambda: reach_broker(settings.broker_url)))
     for role, url in (("inbox", settings.inbox_url), ("work", settings.work_url), ("results", settings.results_url)):
-        findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", partial(_store, url)))
-    findings.append(await _reach("database", "VOXELMILL_DATABASE_URL", lambda: _database(settings.database_url)))
+        findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", partial(reach_store, url)))
+    findings.append(await _reach("database", "VOXELMILL_DATABASE_URL", lambda: reach_database(settings.database_url)))
     return findings
+
+
+def _settings() -> tuple[list[Finding], SharedSettings | None]:
+    """Read what every service would read; settings that several share are told of once."""
+    from voxelmill_cli.engine import BUILDERS  # noqa: PLC0415 - the codecs are to be tried first
+
+    wrong: dict[str, None] = {}
+    shared: SharedSettings | None = None
+    kinds: list[type[SharedSettings]] = [SharedSettings, *(kind for _, kind in BUILDERS), GatewaySettings]
+    for settings_type in kinds:
+        try:
+            read = settings_type()
+            shared = shared or read
+        except (ValidationError, SettingsError) as error:
+            wrong.update(dict.fromkeys(wrong_settings(error)))
+    if not wrong:
+        return [Finding("settings", True, "can be read")], shared
+    return [Finding("settings", False, line, f"set {line.split(':')[0]} right") for line in wrong], None
 
 
 async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, Any, None]]) -> Finding:
@@ -80,7 +96,8 @@ async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, An
     return Finding(name, True, "answers")
 
 
-async def _broker(url: str) -> None:
+async def reach_broker(url: str) -> None:
+    """Return if the broker at an address answers; raise the reason if not."""
     transport = open_transport(url)
     try:
         await transport.check()
@@ -88,7 +105,8 @@ async def _broker(url: str) -> None:
         await transport.close()
 
 
-async def _store(url: str) -> None:
+async def reach_store(url: str) -> None:
+    """Return if the store at an address answers; raise the reason if not."""
     store = open_store(url)
     try:
         await store.check()
@@ -96,7 +114,8 @@ async def _store(url: str) -> None:
         await store.close()
 
 
-async def _database(url: str) -> None:
+async def reach_database(url: str) -> None:
+    """Return if the database at an address answers; raise the reason if not."""
     engine = open_database(url)
     try:
         await check_database(engine)

@@ -18,7 +18,6 @@ from sqlalchemy import URL
 from voxelmill_cli.errors import (
     EXIT_INPUT_FAILED,
     EXIT_UNREACHABLE,
-    EXIT_USAGE,
     NO_ROOM,
     CommandError,
     explain,
@@ -32,7 +31,7 @@ from voxelmill_mesh.settings import MeshSettings
 from voxelmill_segment.service import build as build_segment
 from voxelmill_segment.settings import SegmentSettings
 from voxelmill_shared.database import open_database
-from voxelmill_shared.main import wrong_setting
+from voxelmill_shared.main import wrong_settings
 from voxelmill_shared.parts import Parts, open_parts
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.storage.connect import open_store
@@ -71,8 +70,9 @@ class Engine:
     async def until(self, stop: asyncio.Event) -> None:
         """Wait until `stop` is set; raise what ended a service, if one ends before."""
         stopping = asyncio.create_task(stop.wait())
+        anything: list[asyncio.Future[Any]] = [stopping, self.unseen, *self.workers]
         try:
-            await asyncio.wait([stopping, self.unseen, *self.workers], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
             self.check()
         finally:
             stopping.cancel()
@@ -138,7 +138,7 @@ BUILDERS: Sequence[tuple[Callable[..., Service], type[Any]]] = (
 
 
 HURRIED_GRACE_SECONDS = 2.0
-"""How long work in hand may take to end when someone has interrupted the command; it is done again at the next start."""
+"""How long work in hand may take to end when someone has interrupted the command; the next start does it again."""
 
 
 def read_settings(settings_type: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
@@ -152,7 +152,7 @@ def read_settings(settings_type: type[SettingsT], values: Mapping[str, Any]) -> 
     try:
         return settings_type(**values)
     except (ValidationError, SettingsError) as error:
-        raise CommandError(f"{wrong_setting(error)}; set it right and start again") from None
+        raise CommandError(f"{wrong_settings(error)[0]}; set it right and start again") from None
 
 
 def check_addresses(settings: SharedSettings) -> None:

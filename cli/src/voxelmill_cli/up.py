@@ -6,12 +6,17 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from voxelmill_cli.engine import only_one, open_engine, state_settings
-from voxelmill_cli.errors import CommandError
+from voxelmill_cli.doctor import reach_broker, reach_database, reach_store
+from voxelmill_cli.engine import check_addresses, only_one, open_engine, read_settings, state_settings
+from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_cli.progress import Lines, Tracker
 from voxelmill_gateway.server import serve
+from voxelmill_ingest.settings import IngestSettings
+from voxelmill_shared.errors import StoreUnavailableError, VoxelmillError
 from voxelmill_shared.health import PortTakenError
 from voxelmill_shared.main import stop_on_signals
+from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,13 +49,14 @@ async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) ->
     Raises
     ------
     CommandError
-        If the folder or the port cannot be used.
+        If the folder or the port cannot be used, a setting is wrong, or something does not answer.
     """
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     stop = stop_on_signals()
     tracker = Tracker(Lines(console))
     with only_one(folder):
         settings = up_settings(folder, plan)
+        await _reach_all(settings)
         async with open_engine(settings, observers=[tracker]) as engine:
             checks = {"broker": engine.parts.transport.check, "results": engine.parts.stores.results.check}
             try:
@@ -62,3 +68,29 @@ async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) ->
             except PortTakenError as error:
                 raise CommandError(f"{error} with --port") from None
         say("stopped; start it again and it goes on where it was")
+
+
+async def _reach_all(settings: dict[str, Any]) -> None:
+    """Look once whether everything answers: later, what does not is waited for, which at the start is no help."""
+    read = read_settings(IngestSettings, settings)
+    check_addresses(read)
+    for name, check in (
+        ("broker_url", reach_broker),
+        ("inbox_url", _reach_inbox),
+        ("work_url", reach_store),
+        ("results_url", reach_store),
+        ("database_url", reach_database),
+    ):
+        try:
+            await check(getattr(read, name))
+        except VoxelmillError as error:
+            line = f"VOXELMILL_{name.upper()}: {error}; start it, or set the variable to where it is"
+            raise CommandError(line, EXIT_UNREACHABLE) from None
+
+
+async def _reach_inbox(url: str) -> None:
+    """Look at the users' own folder without making it: a disk that is not mounted must not look like an empty one."""
+    store = open_store(url)
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        raise StoreUnavailableError(f"{store.root}: there is no such folder")
+    await reach_store(url)

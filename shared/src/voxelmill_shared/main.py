@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from voxelmill_shared import logs
 from voxelmill_shared.errors import BrokerUnavailableError, TransientError, VoxelmillError
@@ -34,10 +36,20 @@ def read_settings(settings_type: type[SettingsT], command: str) -> SettingsT:
     """Read the settings from the environment, or end the process with one clear line and exit code 2."""
     try:
         return settings_type()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "VOXELMILL_" + "_".join(str(part) for part in first["loc"][:1]).upper()
-        sys.exit(_usage(command, f"{name}: {first['msg']}; set it right and start again"))
+    except (ValidationError, SettingsError) as error:
+        sys.exit(_usage(command, f"{wrong_settings(error)[0]}; set it right and start again"))
+
+
+def wrong_settings(error: ValidationError | SettingsError) -> list[str]:
+    """Name each variable that a settings class refused, and the reason."""
+    if isinstance(error, ValidationError):
+        return [
+            f"VOXELMILL_{str(found['loc'][0] if found['loc'] else '*').upper()}: {found['msg']}"
+            for found in error.errors(include_url=False, include_input=False)
+        ]
+    # A value that should be JSON and is not: only the text tells which.
+    field = re.search(r'field "(\w+)"', str(error))
+    return [f"VOXELMILL_{field[1].upper()}: Input should be JSON, as [1, 5]" if field else str(error)]
 
 
 def _usage(command: str, line: str) -> int:
