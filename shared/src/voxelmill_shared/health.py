@@ -12,7 +12,7 @@ from voxelmill_shared.metrics import exposition
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
     Checks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
@@ -33,8 +33,8 @@ async def readiness(checks: Checks) -> dict[str, str]:
     return answers
 
 
-def application(service: str, checks: Checks) -> web.Application:
-    """Build the application of the three addresses."""
+def application(service: str, checks: Checks, routes: Sequence[web.RouteDef] = ()) -> web.Application:
+    """Build the application of the three addresses, and of the service's own."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"ok": True, "service": service, "version": __version__})
@@ -49,20 +49,22 @@ def application(service: str, checks: Checks) -> web.Application:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), *routes])
     return app
 
 
 @asynccontextmanager
-async def serve(service: str, checks: Checks, host: str, port: int) -> AsyncIterator[int]:
-    """Serve the three addresses while the context is open; yield the port (of use when `port` is 0).
+async def serve(
+    service: str, checks: Checks, host: str, port: int, routes: Sequence[web.RouteDef] = ()
+) -> AsyncIterator[int]:
+    """Serve the three addresses and the service's own while the context is open; yield the port (of use when `port` is 0).
 
     Raises
     ------
     PortTakenError
         If the address cannot be listened on.
     """
-    runner = web.AppRunner(application(service, checks), access_log=None)
+    runner = web.AppRunner(application(service, checks, routes), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -85,7 +85,7 @@ async def run_service(
                 raise BrokerUnavailableError("not taking messages")
 
         checks = {"broker": parts.transport.check, "consuming": consuming, **service.checks}
-        async with serve(service.name, checks, settings.host, settings.port) as port:
+        async with serve(service.name, checks, settings.host, settings.port, service.routes) as port:
             log.info("serving", service=service.name, host=settings.host, port=port)
             await worker.run(stop)
     log.info("stopped", service=service.name)

@@ -24,6 +24,17 @@ HANDLE_SECONDS = Histogram(
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120, 300, 900, 3600),
     registry=REGISTRY,
 )
+NOTIFICATIONS = Counter(
+    "voxelmill_notifications",
+    "What bucket notifications told of, by outcome: announced, outside (of the inbox), ignored, undecodable.",
+    ("source", "outcome"),
+    registry=REGISTRY,
+)
+FOUND_BY_RECONCILER = Counter(
+    "voxelmill_objects_found_by_reconciler",
+    "Objects that no notification had told of when the reconciler found them.",
+    registry=REGISTRY,
+)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -11,6 +11,8 @@ from voxelmill_shared.outcome import Outcome
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from aiohttp import web
+
     from voxelmill_shared.events import Event, Stage
     from voxelmill_shared.transport.topology import QueueSpec
 
@@ -33,7 +35,8 @@ class Service:
 
     `background` functions run until cancelled (outbox relay, the timers of series). `resources` are entered before
     the first message is taken and left after the last one is settled (children, migrations). `checks` are what
-    `/readyz` asks, by name; each raises with a reason.
+    `/readyz` asks, by name; each raises with a reason. `routes` are served beside those of every service where the
+    service is a process of its own.
     """
 
     name: str
@@ -42,3 +45,4 @@ class Service:
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = ()
     checks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+    routes: tuple[web.RouteDef, ...] = ()

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from voxelmill_ingest.service import build
-from voxelmill_ingest.settings import IngestSettings
+from voxelmill_ingest.triggers.service import build_process
+from voxelmill_ingest.triggers.settings import IngestProcessSettings
 from voxelmill_shared.main import main as run
 
 
 def main() -> None:
     """Be the process `voxelmill-ingest`."""
-    run(build, IngestSettings, "voxelmill-ingest")
+    run(build_process, IngestProcessSettings, "voxelmill-ingest")
 
 
 if __name__ == "__main__":

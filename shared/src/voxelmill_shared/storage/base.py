@@ -49,6 +49,14 @@ class ObjectStore(Protocol):
         """The name that events use for this store."""
         ...
 
+    def key_of(self, bucket: str, key: str) -> str | None:
+        """Return the key by which this store knows an object of a real bucket, or None if it lies outside of it.
+
+        A notification names the bucket as the server does (here: the S3 bucket, or the folder's name) and the whole
+        key; a store may be a prefix of a bucket. The key is not checked.
+        """
+        ...
+
     async def head(self, key: str) -> ObjectStat:
         """Look at an object without reading it."""
         ...

@@ -77,6 +77,10 @@ class LocalStore:
         """The name that events use for this store."""
         return self._bucket
 
+    def key_of(self, bucket: str, key: str) -> str | None:
+        """Return the key of an object of the folder of that name."""
+        return key if key and bucket == self._root.name else None
+
     @property
     def root(self) -> Path:
         """The folder, with symbolic links resolved."""

@@ -112,6 +112,12 @@ class S3Store:
         """The name that events use for this store."""
         return self._name
 
+    def key_of(self, bucket: str, key: str) -> str | None:
+        """Return the key behind the prefix, if it is this bucket and begins with the prefix."""
+        if bucket != self._bucket or not key.startswith(self._prefix):
+            return None
+        return key.removeprefix(self._prefix) or None
+
     async def head(self, key: str) -> ObjectStat:
         """Look at an object without reading it."""
         full = self._full(key)
