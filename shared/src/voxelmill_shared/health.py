@@ -57,7 +57,7 @@ def application(service: str, checks: Checks, routes: Sequence[web.RouteDef] = (
 async def serve(
     service: str, checks: Checks, host: str, port: int, routes: Sequence[web.RouteDef] = ()
 ) -> AsyncIterator[int]:
-    """Serve the three addresses and the service's own while the context is open; yield the port (of use when `port` is 0).
+    """Serve the three addresses and the service's own while the context is open; yield the port (for a `port` of 0).
 
     Raises
     ------
