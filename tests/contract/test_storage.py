@@ -98,6 +98,20 @@ async def test_empty_object(store: ObjectStore) -> None:
     assert "empty" in await listed(store)
 
 
+async def test_the_head_of_an_object_comes_with_what_is_known_of_it(store: ObjectStore) -> None:
+    """One look gives size, MD5 and time of the whole object, and its first bytes."""
+    await store.write("a", b"0123456789")
+    for length, body in ((1, b"0"), (4, b"0123"), (10, b"0123456789"), (4096, b"0123456789")):
+        assert await store.read_head("a", length) == (await store.head("a"), body)
+    assert (await store.head("a")).size == 10
+    await store.write("empty", b"")
+    assert await store.read_head("empty", 4096) == (await store.head("empty"), b"")
+    with pytest.raises(ObjectMissingError):
+        await store.read_head("nothing", 4096)
+    with pytest.raises(UnsafeKeyError):
+        await store.read_head("../a", 4096)
+
+
 async def test_head_and_list_agree(store: ObjectStore) -> None:
     """Both say size, time and MD5."""
     await store.write("a/b", b"body")

@@ -69,6 +69,10 @@ class ObjectStore(Protocol):
         """Read bytes `start` to `start + length`, or to the end. Past the end: fewer bytes, or none."""
         ...
 
+    async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
+        """Look at an object and read its first `length` bytes (fewer if it has no more), both of the same content."""
+        ...
+
     async def fetch(self, key: str, directory: Path) -> Path:
         """Bring an object onto the local disk and return its path; read it only, never write or delete it.
 

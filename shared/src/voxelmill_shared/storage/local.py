@@ -100,6 +100,10 @@ class LocalStore:
             raise ValueError(f"no such range: start {start}, length {length}")
         return await asyncio.to_thread(self._read, key, start, length)
 
+    async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
+        """Look at an object and read its beginning."""
+        return await asyncio.to_thread(self._read_head, key, length)
+
     async def fetch(self, key: str, directory: Path) -> Path:  # noqa: ARG002 - the file is on the local disk already
         """Return the object's own file: read it only."""
         return await asyncio.to_thread(self._fetch, key)
@@ -139,6 +143,16 @@ class LocalStore:
             with reading(key):
                 etag, size = self._etags.of(handle, path)
                 return ObjectStat(key, size, etag, modified(os.fstat(handle)))
+        finally:
+            os.close(handle)
+
+    def _read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
+        handle, path = self._open(key)
+        try:
+            with reading(key):
+                etag, size = self._etags.of(handle, path)
+                stat = ObjectStat(key, size, etag, modified(os.fstat(handle)))
+                return stat, os.pread(handle, min(length, size), 0)
         finally:
             os.close(handle)
 

@@ -129,7 +129,7 @@ class S3Store:
             if not self._bucket_seen:  # HEAD has no body that would tell a missing bucket from a missing object
                 await self.check()
             raise
-        return ObjectStat(key, answer["ContentLength"], _bare(answer["ETag"]), answer["LastModified"], _version(answer))
+        return _stat(key, answer)
 
     async def exists(self, key: str) -> bool:
         """Whether the object is there."""
@@ -150,6 +150,30 @@ class S3Store:
         async for piece in self._stream(key, start, length):
             content += piece
         return bytes(content)
+
+    async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
+        """Look at an object and read its beginning, in one request: the answer to a range says what a HEAD says."""
+        full = self._full(key)
+        client = await self._client()
+        async with self._reading(key):
+            for tries_left in reversed(range(_STREAM_TRIES)):
+                try:
+                    answer = await client.get_object(Bucket=self._bucket, Key=full, Range=f"bytes=0-{length - 1}")
+                    async with answer["Body"] as body:
+                        head = await body.read()
+                except BROKEN_STREAM:
+                    if not tries_left:
+                        raise
+                except ClientError as error:
+                    if error.response["ResponseMetadata"]["HTTPStatusCode"] != 416:
+                        raise
+                    # Not even a first byte (RFC 9110, 15.5.17); by now it may have got some.
+                    stat = await self.head(key)
+                    if not stat.size or not tries_left:
+                        return stat, b""
+                else:
+                    return _stat(key, answer), head[:length]
+        raise AssertionError("the last try raises or returns")
 
     async def fetch(self, key: str, directory: Path) -> Path:
         """Download an object into `directory`, whole or not at all."""
@@ -355,6 +379,13 @@ def _content_md5(body: bytes) -> str:
 
 def _bare(etag: str) -> str:
     return etag.removeprefix("W/").strip('"')
+
+
+def _stat(key: str, answer: dict[str, Any]) -> ObjectStat:
+    """Read what the answer to a HEAD, or to a GET of a range, says of the object."""
+    whole = answer.get("ContentRange", "").rpartition("/")[2]
+    size = int(whole) if whole.isdigit() else answer["ContentLength"]
+    return ObjectStat(key, size, _bare(answer["ETag"]), answer["LastModified"], _version(answer))
 
 
 def _version(answer: dict[str, Any]) -> str | None:
