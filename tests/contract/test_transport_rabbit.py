@@ -17,7 +17,7 @@ from servers.rabbitmq import RabbitMQServer, start
 from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_REASON
 from voxelmill_shared.transport.rabbit import RabbitTransport
-from voxelmill_shared.transport.topology import EVENTS_EXCHANGE, TOPOLOGY, Topology, TopologyMismatchError
+from voxelmill_shared.transport.topology import EVENTS_EXCHANGE, Topology
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -249,25 +249,6 @@ async def test_a_deleted_queue_is_made_again(broker: Broker, local: RabbitTransp
                 await asyncio.sleep(0.05)
     await local.publish([broker.message(1)])
     assert (await inbox.next()).message.message_id == "1"
-
-
-async def test_voxelmills_own_queues(rabbitmq_vhost_url: str) -> None:
-    """All of them, with the ladder of production, are made on an empty broker, twice over, by two at a time."""
-    transports = [RabbitTransport(rabbitmq_vhost_url) for _ in range(2)]
-    await asyncio.gather(*(transport.declare(TOPOLOGY) for transport in transports))
-    counts = await transports[0].counts()
-    assert {count.queue for count in counts} == {queue.name for queue in TOPOLOGY.queues}
-    for transport in transports:
-        await transport.close()
-
-
-async def test_a_queue_with_other_arguments(broker: Broker, work: QueueSpec) -> None:
-    """Declaring what exists otherwise says which queue is in the way."""
-    other = RabbitTransport(broker.url, delivery_limit=7)
-    broker.transports.append(other)
-    with pytest.raises(TopologyMismatchError, match=f"{work.name} exists with other arguments"):
-        await other.declare(Topology((work,)))
-    await other.check()
 
 
 async def test_messages_of_strangers(broker: Broker, local: RabbitTransport, work: QueueSpec) -> None:

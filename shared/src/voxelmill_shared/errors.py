@@ -46,10 +46,20 @@ class ObjectUnreadableError(TransientError):
     error_class = "object-unreadable"
 
 
+class ObjectDamagedError(ObjectUnreadableError):
+    """What came of an object are not the bytes that its store says it has, twice."""
+
+    error_class = "object-damaged"
+
+
 class DatabaseUnavailableError(TransientError):
     """The database did not answer."""
 
     error_class = "database-unavailable"
+
+
+class UnfitDependencyError(VoxelmillError):
+    """A dependency answers, but what stands on it is not what this version works with: somebody must mend it first."""
 
 
 class ObjectMissingError(VoxelmillError):
@@ -57,6 +67,14 @@ class ObjectMissingError(VoxelmillError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key}: no such object")
+        self.key = key
+
+
+class ObjectChangedError(VoxelmillError):
+    """Under this key is another content than the one that was asked for."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key}: replaced by another content")
         self.key = key
 
 

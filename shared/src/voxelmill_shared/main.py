@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from voxelmill_shared import logs
-from voxelmill_shared.errors import BrokerUnavailableError, TransientError, VoxelmillError
+from voxelmill_shared.errors import BrokerUnavailableError, TransientError, UnfitDependencyError, VoxelmillError
 from voxelmill_shared.health import PortTakenError, serve
 from voxelmill_shared.parts import Parts, open_parts
 from voxelmill_shared.settings import SharedSettings
@@ -94,7 +94,7 @@ async def run_service(
 def main(build: Callable[[Parts, SettingsT], Service], settings_type: type[SettingsT], command: str) -> None:
     """Be the process of one service.
 
-    Exit code 0 after a drain, 2 for wrong settings, 3 for a dependency out of reach.
+    Exit code 0 after a drain, 2 for wrong settings, 3 for a dependency out of reach or unfit.
     """
     settings = read_settings(settings_type, command)
     try:
@@ -107,6 +107,9 @@ def main(build: Callable[[Parts, SettingsT], Service], settings_type: type[Setti
         sys.exit(_usage(command, str(error)))
     except TransientError as error:
         sys.stderr.write(f"{command}: {error}; see that it runs and is reachable, then start again\n")
+        sys.exit(EXIT_UNREACHABLE)
+    except UnfitDependencyError as error:
+        sys.stderr.write(f"{command}: {error}\n")
         sys.exit(EXIT_UNREACHABLE)
     except VoxelmillError as error:
         sys.stderr.write(f"{command}: {error}\n")

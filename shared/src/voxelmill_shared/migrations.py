@@ -21,7 +21,7 @@ from sqlalchemy import event, text
 
 from voxelmill_shared import migration_environment
 from voxelmill_shared.database import is_sqlite, open_database, reading, transaction
-from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.errors import UnfitDependencyError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
@@ -34,7 +34,7 @@ _alembic = threading.Lock()
 """Alembic keeps its context in module-level names, so one migration at a time in one process."""
 
 
-class MigrationError(VoxelmillError):
+class MigrationError(UnfitDependencyError):
     """The tables cannot be brought up to date; the database is as it was before."""
 
 

@@ -22,14 +22,16 @@ from aio_pika.exceptions import (
 from yarl import URL
 
 from voxelmill_shared.errors import BrokerUnavailableError, UnroutableError
-from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, EVENTS_EXCHANGE, TopologyMismatchError
+from voxelmill_shared.transport.declarations import EXCHANGES, declarations
+from voxelmill_shared.transport.mismatch import mismatch
+from voxelmill_shared.transport.topology import TopologyMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-    from pamqp.common import FieldTable
 
+    from voxelmill_shared.transport.declarations import ExchangeDeclaration
     from voxelmill_shared.transport.topology import QueueSpec
 
 ANSWER_SECONDS = 10.0
@@ -39,9 +41,6 @@ CONFIRM_SECONDS = 30.0
 IN_FLIGHT = 200
 """How many publications may wait for their confirmation at a time."""
 _HEARTBEAT_SECONDS = "30"
-# No message may ever leave a dead-letter queue by being looked at: the limit that RabbitMQ 4 sets by itself is 20, and
-# 3.x knows no word for "none".
-_NEVER = 2_000_000_000
 
 
 class RabbitLink:
@@ -185,57 +184,35 @@ class RabbitLink:
         """
         channel = await self.channel()
         try:
-            await self._declare_exchanges(channel)
-            for queue in queues:
-                await self._declare(channel, queue)
+            wanted = declarations(queues, self.delivery_limit)
+            await self._declare_exchanges(channel, wanted.exchanges)
+            declared = {}
+            for queue in wanted.queues:
+                with self._declaring(f"queue {queue.name}"):
+                    declared[queue.name] = await channel.declare_queue(
+                        queue.name, durable=True, arguments=dict(queue.arguments), timeout=ANSWER_SECONDS
+                    )
+            for binding in wanted.bindings:
+                with self.errors():
+                    await declared[binding.queue].bind(binding.exchange, binding.routing_key, timeout=ANSWER_SECONDS)
         finally:
             await self.close_channel(channel)
 
-    async def _declare_exchanges(self, channel: AbstractChannel) -> dict[str, AbstractExchange]:
-        exchanges = {}
-        for name, kind in ((EVENTS_EXCHANGE, "topic"), (DEAD_LETTER_EXCHANGE, "direct")):
-            with self._declaring(name):
-                exchanges[name] = await channel.declare_exchange(name, kind, durable=True, timeout=ANSWER_SECONDS)
-        return exchanges
-
-    async def _declare(self, channel: AbstractChannel, queue: QueueSpec) -> None:
-        buried: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": _NEVER}
-        safe: FieldTable = {
-            "x-queue-type": "quorum",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-        main: FieldTable = {
-            **safe,
-            "x-delivery-limit": self.delivery_limit,
-            "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
-            "x-dead-letter-routing-key": queue.name,
-        }
-        with self._declaring(queue.dead_letters):
-            dead = await channel.declare_queue(
-                queue.dead_letters, durable=True, arguments=buried, timeout=ANSWER_SECONDS
-            )
-            await dead.bind(DEAD_LETTER_EXCHANGE, queue.name, timeout=ANSWER_SECONDS)
-        with self._declaring(queue.name):
-            declared = await channel.declare_queue(queue.name, durable=True, arguments=main, timeout=ANSWER_SECONDS)
-            for pattern in queue.bindings:
-                await declared.bind(EVENTS_EXCHANGE, pattern, timeout=ANSWER_SECONDS)
-        for number, wait in enumerate(queue.ladder):
-            rung: FieldTable = {
-                **safe,
-                "x-message-ttl": int(wait.total_seconds() * 1000),
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": queue.name,
-            }
-            with self._declaring(queue.rung(number)):
-                await channel.declare_queue(queue.rung(number), durable=True, arguments=rung, timeout=ANSWER_SECONDS)
+    async def _declare_exchanges(
+        self, channel: AbstractChannel, exchanges: Sequence[ExchangeDeclaration] = EXCHANGES
+    ) -> dict[str, AbstractExchange]:
+        declared = {}
+        for exchange in exchanges:
+            with self._declaring(f"exchange {exchange.name}"):
+                declared[exchange.name] = await channel.declare_exchange(
+                    exchange.name, exchange.kind, durable=True, timeout=ANSWER_SECONDS
+                )
+        return declared
 
     @contextmanager
-    def _declaring(self, name: str) -> Iterator[None]:
+    def _declaring(self, what: str) -> Iterator[None]:
         with self.errors():
             try:
                 yield
             except ChannelPreconditionFailed as error:
-                raise TopologyMismatchError(
-                    f"{self.name}: {name} exists with other arguments; empty and delete it first ({error})"
-                ) from error
+                raise TopologyMismatchError(f"{self.name}: {mismatch(what, str(error))}") from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.errors import UnfitDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ DELIVERY_LIMIT = 20
 """How many consumers may die with one message in hand before it counts as their killer and goes to the dead letters."""
 
 
-class TopologyMismatchError(VoxelmillError):
+class TopologyMismatchError(UnfitDependencyError):
     """A queue or exchange exists on the broker with other arguments than ours; it must be emptied and deleted."""
 
 
@@ -32,15 +32,31 @@ def rung_name(wait: timedelta) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignExchange:
+    """A durable exchange that others publish to, and what of it goes into a queue. `kind` is as they insist on it."""
+
+    name: str
+    kind: Literal["topic", "fanout", "direct"] = "topic"
+    routing_key: str = "#"
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSpec:
     """One service's queue: its name (`segment.series-validated`) and the routing keys that it wants.
 
-    `bindings` follow AMQP's topic rules: words between dots, `*` for one word, `#` for any number.
+    `bindings` follow AMQP's topic rules: words between dots, `*` for one word, `#` for any number. `foreign` exchanges
+    are declared and bound too; only RabbitMQ has any.
     """
 
     name: str
     bindings: tuple[str, ...]
     ladder: tuple[timedelta, ...] = DEFAULT_LADDER
+    foreign: tuple[ForeignExchange, ...] = ()
+
+    @property
+    def consumer(self) -> str:
+        """The service that takes from it: the first word of its name."""
+        return self.name.partition(".")[0]
 
     @property
     def dead_letters(self) -> str:
@@ -67,5 +83,7 @@ INDEX = QueueSpec(
     "index.all-events",
     ("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1"),
 )
-TOPOLOGY = Topology((INGEST, THUMBNAIL, SEGMENT, MESH, INDEX))
+NOTIFICATIONS = QueueSpec("ingest.bucket-notifications", ())
+"""What object stores say over AMQP, in their own words. The exchange that they publish to is a setting of ingest's."""
+TOPOLOGY = Topology((INGEST, THUMBNAIL, SEGMENT, MESH, INDEX, NOTIFICATIONS))
 """Voxelmill's own. Every service declares all of it, so the order in which services start does not matter."""
