@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, String, and_, or_, select, tuple_, update
+from sqlalchemy import Column, String, and_, or_, select, true, tuple_, update
 
 from voxelmill_shared.database import UtcDateTime
 
@@ -33,7 +33,14 @@ def lease_columns() -> tuple[Column[Any], ...]:
 
 
 async def claim_due(
-    connection: AsyncConnection, table: Table, *, now: datetime, lease: timedelta, owner: str, limit: int
+    connection: AsyncConnection,
+    table: Table,
+    *,
+    now: datetime,
+    lease: timedelta,
+    owner: str,
+    limit: int,
+    where: ColumnElement[bool] | None = None,
 ) -> Sequence[Row[Any]]:
     """Claim rows whose time has come and which nobody holds, the longest due first.
 
@@ -52,6 +59,8 @@ async def claim_due(
         Who claims. Each process needs a name of its own.
     limit
         The most rows to claim.
+    where
+        Which rows of the table are asked for; all of them if None.
 
     Returns
     -------
@@ -62,7 +71,7 @@ async def claim_due(
     free = or_(table.c.leased_until.is_(None), table.c.leased_until <= now)
     due = await connection.execute(
         select(*table.primary_key)
-        .where(table.c.due_at <= now, free)
+        .where(table.c.due_at <= now, free, true() if where is None else where)
         .order_by(table.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)  # SQLAlchemy leaves this out for SQLite

@@ -83,3 +83,12 @@ upload_objects = Table(
 """Which objects of an upload are settled, and which series they touched."""
 
 outbox = outbox_table(metadata, "ingest_outbox")
+
+duties = Table(
+    "ingest_duties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, doc="how far the duty has come, in its own count; none: not begun"),
+    *lease_columns(),
+)
+"""What one replica at a time does: read a stream, list the inbox. Always due; the lease says whose it is."""
