@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from voxelmill_ingest.triggers.normaliser import normalise
 from voxelmill_shared.events import Envelope, ObjectRef, ObjectUploaded
 from voxelmill_shared.metrics import NOTIFICATIONS
 from voxelmill_shared.transport.base import Message
@@ -35,6 +36,19 @@ class Announcer:
     transport: Transport
     producer: str
 
+    def read(self, document: object, source: str) -> list[Notification]:
+        """Read what a source was told (see `normaliser.load`), and count what tells of no upload.
+
+        Raises
+        ------
+        UnknownNotificationError
+            If it is of no shape that is known.
+        """
+        told = normalise(document)
+        if not told:
+            NOTIFICATIONS.labels(source, "ignored").inc()
+        return told
+
     async def announce(self, notifications: Sequence[Notification], source: str) -> int:
         """Announce objects; when this returns the broker holds every announcement. Return how many there were.
 
@@ -49,6 +63,8 @@ class Announcer:
         ------
         BrokerUnavailableError
             If the broker did not confirm: the source must keep what it was told, and come again.
+        UnroutableError
+            If somebody deleted ingest's queue: likewise.
         """
         messages = []
         for told in notifications:

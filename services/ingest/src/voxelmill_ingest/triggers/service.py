@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_ingest.service import build
+from voxelmill_ingest.triggers.amqp import AmqpSource
 from voxelmill_ingest.triggers.announcer import Announcer
+from voxelmill_ingest.triggers.http import HttpSource
+from voxelmill_ingest.triggers.sns import SnsConfirmer, address_of
+from voxelmill_ingest.triggers.sqs import SqsSource
+from voxelmill_shared.transport.connect import open_transport
+from voxelmill_shared.transport.topology import NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from aiohttp import web
 
     from voxelmill_ingest.triggers.settings import IngestProcessSettings
     from voxelmill_shared.parts import Parts
     from voxelmill_shared.service import Service
+    from voxelmill_shared.transport.base import Transport
+
+    Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True)
+class _Sources:
+    """What the sources add to the service: see `Service`."""
+
+    background: list[Background] = field(default_factory=list)
+    checks: dict[str, Background] = field(default_factory=dict)
+    resources: list[AbstractAsyncContextManager[None]] = field(default_factory=list)
+    routes: list[web.RouteDef] = field(default_factory=list)
 
 
 def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
@@ -25,13 +46,51 @@ def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     service = build(parts, settings)
     producer = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     announcer = Announcer(parts.stores.inbox, parts.transport, producer)
-    sources, routes = _sources(parts, settings, announcer)
-    return replace(service, background=(*service.background, *sources), routes=(*service.routes, *routes))
+    sources = _sources(parts, settings, announcer)
+    return replace(
+        service,
+        background=(*service.background, *sources.background),
+        checks={**service.checks, **sources.checks},
+        resources=(*service.resources, *sources.resources),
+        routes=(*service.routes, *sources.routes),
+    )
 
 
-def _sources(
-    parts: Parts, settings: IngestProcessSettings, announcer: Announcer
-) -> tuple[list[Callable[[], Coroutine[Any, Any, None]]], list[web.RouteDef]]:
-    """Give what runs in the background, and the addresses that are pushed to."""
-    del parts, settings, announcer
-    return [], []
+def _sources(parts: Parts, settings: IngestProcessSettings, announcer: Announcer) -> _Sources:
+    sources = _Sources()
+    if settings.amqp_notifications_exchange:
+        _add_amqp(sources, parts, settings, announcer)
+    if settings.sqs_queue_url:
+        sqs = SqsSource(
+            announcer,
+            settings.sqs_queue_url,
+            receivers=settings.sqs_receivers,
+            visibility_seconds=settings.sqs_visibility_seconds,
+        )
+        sources.background.append(sqs.run)
+        sources.checks["notifications-sqs"] = sqs.check
+    if settings.notification_token is not None:
+        confirmer = SnsConfirmer(settings.notification_sns_topic, address_of(settings.notification_sns_topic))
+        token = settings.notification_token.get_secret_value()
+        sources.routes += HttpSource(announcer, token, confirmer).routes()
+    return sources
+
+
+def _add_amqp(sources: _Sources, parts: Parts, settings: IngestProcessSettings, announcer: Announcer) -> None:
+    transport = parts.transport
+    if settings.amqp_notifications_url is not None:
+        transport = open_transport(settings.amqp_notifications_url.get_secret_value())
+        sources.resources.append(_closing(transport))
+    queue = replace(NOTIFICATIONS, ladder=settings.waits(), foreign=(settings.notifications_exchange(),))
+    amqp = AmqpSource(announcer, transport, queue)
+    sources.background.append(amqp.run)
+    sources.checks["notifications-amqp"] = amqp.check
+
+
+@asynccontextmanager
+async def _closing(transport: Transport) -> AsyncIterator[None]:
+    """Close a transport with the service."""
+    try:
+        yield
+    finally:
+        await transport.close()
