@@ -86,8 +86,11 @@ _PAGE = """\
 # Exchanges and queues on the broker
 
 Every service declares all of this when it starts, whoever comes first, and declaring it again changes nothing.
-`deploy/rabbitmq/definitions.json` says the same for `rabbitmqctl import_definitions`. What stands on the broker in
-another form is left alone: the service says in one line which queue and argument it is, and ends with exit code 3.
+What stands on the broker in another form is left alone: the service says in one line which queue and argument it is,
+and ends with exit code 3.
+
+`deploy/rabbitmq/definitions.json` says the same for `rabbitmqctl import_definitions`, on a broker that runs. With
+`load_definitions` in `rabbitmq.conf` an empty broker makes no default user (seen with 3.10.8), so nobody could enter.
 
 ## Exchanges
 
