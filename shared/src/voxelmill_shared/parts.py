@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.child import Limits
+from voxelmill_shared.storage.cache import DownloadCache
 from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.storage.stores import Stores
 from voxelmill_shared.transport.connect import open_transport
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from voxelmill_shared.settings import SharedSettings
+    from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.transport.base import Transport
 
 
@@ -78,10 +80,15 @@ class Parts:
 async def open_parts(settings: SharedSettings) -> AsyncIterator[Parts]:
     """Open transport and stores, and close them at the end. Nothing is contacted yet."""
     transport = open_transport(settings.broker_url)
+    cache = DownloadCache(settings.cache_folder(), settings.cache_bytes) if settings.cache_bytes else None
+
+    def opened(url: str, name: str) -> ObjectStore:
+        return open_store(url, bucket=name, connections=settings.store_connections, cache=cache)
+
     stores = Stores(
-        inbox=open_store(settings.inbox_url, bucket="inbox"),
-        work=open_store(settings.work_url, bucket="work"),
-        results=open_store(settings.results_url, bucket="results"),
+        inbox=opened(settings.inbox_url, "inbox"),
+        work=opened(settings.work_url, "work"),
+        results=opened(settings.results_url, "results"),
     )
     scratch = Scratch(settings.scratch)
     scratch.sweep()

@@ -31,6 +31,13 @@ class SharedSettings(BaseSettings):
         default_factory=lambda: Path(tempfile.gettempdir()) / "voxelmill",
         description="local folder for work in progress; what a killed process left there is removed at the next start",
     )
+    cache: Path | None = Field(
+        None,
+        description="local folder in which downloaded inputs stay for the next stage and the next run; services on one "
+        "machine may share it; VOXELMILL_SCRATCH/cache if unset",
+    )
+    cache_bytes: int = Field(10 << 30, ge=0, description="the most bytes that it keeps; 0: nothing is kept")
+    store_connections: int = Field(64, ge=1, le=1024, description="how many requests to one S3 store run at a time")
     ladder: tuple[PositiveFloat, ...] = Field(
         default_factory=lambda: tuple(rung.total_seconds() for rung in DEFAULT_LADDER),
         min_length=1,
@@ -47,6 +54,10 @@ class SharedSettings(BaseSettings):
     @classmethod
     def _upper(cls, value: str) -> str:
         return value.upper()
+
+    def cache_folder(self) -> Path:
+        """The folder of the download cache."""
+        return self.cache or self.scratch / "cache"
 
     def waits(self) -> tuple[timedelta, ...]:
         """The ladder as durations."""

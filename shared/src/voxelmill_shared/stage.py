@@ -11,7 +11,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from voxelmill_shared.concurrency import each
-from voxelmill_shared.errors import ObjectMissingError
+from voxelmill_shared.errors import ObjectChangedError, ObjectMissingError
 from voxelmill_shared.events import DocumentRef, Stage, cause
 from voxelmill_shared.results import Artefact, SeriesManifest, StageRecord
 from voxelmill_shared.version import __version__
@@ -86,9 +86,9 @@ class StageResults:
         async def fetch(numbered: tuple[int, ManifestInstance]) -> Path:
             number, instance = numbered
             reference = instance.object
-            with _gone(reference):
-                await self._check_unchanged(reference)
-                return await self.stores.of(reference).fetch(reference.key, directory / str(number))
+            with _unlike(reference):
+                store = self.stores.of(reference)
+                return await store.fetch(reference.key, directory / str(number), etag=reference.etag)
 
         return await each(fetch, enumerate(manifest.instances), TRANSFERS)
 
@@ -125,15 +125,12 @@ class StageResults:
         manifest = SeriesManifest.model_validate_json(await self.stores.results.read(keys.manifest))
 
         async def check(instance: ManifestInstance) -> None:
-            with _gone(instance.object):
-                await self._check_unchanged(instance.object)
+            with _unlike(instance.object):
+                store = self.stores.of(instance.object)
+                if store.in_place and (await store.head(instance.object.key)).etag != instance.object.etag:
+                    raise ObjectChangedError(instance.object.key)
 
         await each(check, manifest.instances, TRANSFERS)
-
-    async def _check_unchanged(self, reference: ObjectRef) -> None:
-        stat = await self.stores.of(reference).head(reference.key)
-        if stat.etag != reference.etag:
-            raise UnsupportedSeriesError("input-changed", f"{reference.address()}: replaced since it was validated")
 
     async def _write_files(self, keys: ResultKeys, files: Sequence[OutputFile]) -> list[Artefact]:
 
@@ -145,9 +142,13 @@ class StageResults:
 
 
 @contextmanager
-def _gone(reference: ObjectRef) -> Iterator[None]:
-    """Say what it means that an instance is not there."""
+def _unlike(reference: ObjectRef) -> Iterator[None]:
+    """Say what it means that an instance is not there, or is not the one that was validated."""
     try:
         yield
     except ObjectMissingError:
         raise UnsupportedSeriesError("input-gone", f"{reference.address()}: deleted since it was validated") from None
+    except ObjectChangedError:
+        raise UnsupportedSeriesError(
+            "input-changed", f"{reference.address()}: replaced since it was validated"
+        ) from None

@@ -73,11 +73,33 @@ class ObjectStore(Protocol):
         """Look at an object and read its first `length` bytes (fewer if it has no more), both of the same content."""
         ...
 
-    async def fetch(self, key: str, directory: Path) -> Path:
+    @property
+    def in_place(self) -> bool:
+        """Whether `fetch` gives the object's own file, which its owner may change while it is being read."""
+        ...
+
+    async def fetch(self, key: str, directory: Path, *, etag: str | None = None) -> Path:
         """Bring an object onto the local disk and return its path; read it only, never write or delete it.
 
         The local store returns its own file without a copy; S3 downloads into `directory` (made if missing) under a
-        name that does not depend on what the key holds.
+        name that does not depend on what the key holds, verifies what came, and keeps what was asked for by its ETag
+        in the download cache, if there is one.
+
+        Parameters
+        ----------
+        key
+            The object.
+        directory
+            Where a copy is put, if one is made.
+        etag
+            Which content is meant (without quotes); None for the one that is there.
+
+        Raises
+        ------
+        ObjectChangedError
+            If there is another content than `etag`.
+        ObjectDamagedError
+            If what came are not the bytes that the store says it has, twice.
         """
         ...
 

@@ -12,13 +12,16 @@ from voxelmill_shared.storage.s3 import S3Store
 
 if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStore
+    from voxelmill_shared.storage.cache import DownloadCache
 
 
 class StoreAddressError(VoxelmillError, ValueError):
     """An address that names no store."""
 
 
-def open_store(url: str, *, bucket: str | None = None) -> ObjectStore:
+def open_store(
+    url: str, *, bucket: str | None = None, connections: int = 64, cache: DownloadCache | None = None
+) -> ObjectStore:
     """Open the store at an address. Nothing is contacted or made yet.
 
     Parameters
@@ -27,6 +30,10 @@ def open_store(url: str, *, bucket: str | None = None) -> ObjectStore:
         `file:///path` (percent-encoded), a plain path, or `s3://bucket/prefix` (as it is, never percent-encoded).
     bucket
         The name that events use for the store; the bucket's or the folder's own name if None.
+    connections
+        How many requests to an S3 server may run at a time.
+    cache
+        Where downloads are kept. A folder needs none.
 
     Raises
     ------
@@ -48,5 +55,5 @@ def open_store(url: str, *, bucket: str | None = None) -> ObjectStore:
             name, _, prefix = rest.partition("/")
             if not name:
                 raise StoreAddressError(f"{url}: write s3://bucket or s3://bucket/prefix")
-            return S3Store(name, prefix, name=bucket)
+            return S3Store(name, prefix, name=bucket, connections=connections, cache=cache)
     raise StoreAddressError(f"{url}: a store is a folder, file:///path or s3://bucket/prefix, not {scheme}://")

@@ -12,7 +12,13 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import (
+    ObjectChangedError,
+    ObjectMissingError,
+    ObjectUnreadableError,
+    StoreUnavailableError,
+    UnsafeKeyError,
+)
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
@@ -104,9 +110,14 @@ class LocalStore:
         """Look at an object and read its beginning."""
         return await asyncio.to_thread(self._read_head, key, length)
 
-    async def fetch(self, key: str, directory: Path) -> Path:  # noqa: ARG002 - the file is on the local disk already
+    @property
+    def in_place(self) -> bool:
+        """What `fetch` gives is the object itself."""
+        return True
+
+    async def fetch(self, key: str, directory: Path, *, etag: str | None = None) -> Path:  # noqa: ARG002 - the file is on the local disk already
         """Return the object's own file: read it only."""
-        return await asyncio.to_thread(self._fetch, key)
+        return await asyncio.to_thread(self._fetch, key, etag)
 
     async def write(self, key: str, body: bytes, media_type: str = "application/octet-stream") -> StoredObject:  # noqa: ARG002 - a file system keeps no media type
         """Put an object: whole and on the disk when this returns."""
@@ -178,9 +189,14 @@ class LocalStore:
             os.close(handle)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _fetch(self, key: str) -> Path:
+    def _fetch(self, key: str, etag: str | None = None) -> Path:
         handle, path = self._open(key)
-        os.close(handle)
+        try:
+            with reading(key):
+                if etag is not None and self._etags.of(handle, path)[0] != etag:
+                    raise ObjectChangedError(key)
+        finally:
+            os.close(handle)
         return path
 
     def _write_file(self, key: str, source: Path) -> StoredObject:

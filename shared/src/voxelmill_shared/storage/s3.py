@@ -6,35 +6,41 @@ import asyncio
 import base64
 import hashlib
 import os
-import secrets
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from itertools import chain
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from voxelmill_shared.concurrency import each
-from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import (
+    ObjectDamagedError,
+    ObjectMissingError,
+    ObjectUnreadableError,
+    StoreUnavailableError,
+    UnsafeKeyError,
+)
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
+from voxelmill_shared.storage.cache import CachedContent
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix, printable
+from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
+from voxelmill_shared.storage.s3_stream import STREAM_TRIES, ObjectStream, bare
+from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-    from typing import BinaryIO
 
-PART_BYTES = 16 << 20
-"""Larger files are sent in parts of this size, or of more where 10,000 of them would not do (S3's limit)."""
+    from voxelmill_shared.storage.cache import DownloadCache
+    from voxelmill_shared.storage.s3_stream import Content
 
-_MOST_PARTS = 10_000
-_PARTS_IN_FLIGHT = 4
-_CHUNK = 1 << 20
-_STREAM_TRIES = 4
+log = structlog.get_logger("voxelmill")
+
+_LONGEST_PRESIGNED = timedelta(days=7)
+"""Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters"."""
 
 
 class S3Store:
@@ -65,6 +71,10 @@ class S3Store:
         How often a request is sent before its error is believed (botocore's standard mode, with growing waits).
     connect_seconds, read_seconds
         How long to wait for a connection, and for each piece of an answer.
+    connections
+        How many requests run at a time; further ones wait. Connections are opened when they are needed.
+    cache
+        Where what `fetch` brings with an ETag is kept for the next one.
     """
 
     def __init__(
@@ -79,6 +89,8 @@ class S3Store:
         tries: int = 4,
         connect_seconds: float = 5.0,
         read_seconds: float = 60.0,
+        connections: int = 64,
+        cache: DownloadCache | None = None,
     ) -> None:
         prefix = prefix.strip("/")
         check_prefix(prefix)
@@ -96,9 +108,10 @@ class S3Store:
             retries={"mode": "standard", "total_max_attempts": tries},
             connect_timeout=connect_seconds,
             read_timeout=read_seconds,
-            max_pool_connections=32,
+            max_pool_connections=connections,
             s3={"addressing_style": "path" if path_style else "virtual"},
-            # The newer checksums are not understood by older servers (Ceph 16); we send Content-MD5 ourselves.
+            # The newer checksums are not understood by older servers (Ceph 16); we send Content-MD5 ourselves, and ask
+            # for a checksum only where the ETag does not do.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -106,11 +119,18 @@ class S3Store:
         self._opened: Any = None
         self._opening = asyncio.Lock()
         self._bucket_seen = False
+        self._memory = ByteBudget()
+        self._cache = cache
 
     @property
     def bucket(self) -> str:
         """The name that events use for this store."""
         return self._name
+
+    @property
+    def in_place(self) -> bool:
+        """What `fetch` gives is a copy, and nobody changes it."""
+        return False
 
     def key_of(self, bucket: str, key: str) -> str | None:
         """Return the key behind the prefix, if it is this bucket and begins with the prefix."""
@@ -147,7 +167,7 @@ class S3Store:
             await self.head(key)
             return b""
         content = bytearray()
-        async for piece in self._stream(key, start, length):
+        async for piece in (await self._stream(key, start, length)).pieces():
             content += piece
         return bytes(content)
 
@@ -156,7 +176,7 @@ class S3Store:
         full = self._full(key)
         client = await self._client()
         async with self._reading(key):
-            for tries_left in reversed(range(_STREAM_TRIES)):
+            for tries_left in reversed(range(STREAM_TRIES)):
                 try:
                     answer = await client.get_object(Bucket=self._bucket, Key=full, Range=f"bytes=0-{length - 1}")
                     async with answer["Body"] as body:
@@ -175,47 +195,82 @@ class S3Store:
                     return _stat(key, answer), head[:length]
         raise AssertionError("the last try raises or returns")
 
-    async def fetch(self, key: str, directory: Path) -> Path:
-        """Download an object into `directory`, whole or not at all."""
+    async def fetch(self, key: str, directory: Path, *, etag: str | None = None) -> Path:
+        """Download an object into `directory`, whole and verified or not at all, or take it from the cache."""
+        self._full(key)
         name = hashlib.sha256(f"{self._address}\n{key}".encode()).hexdigest()[:32]
-        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-        partial, target = directory / f"{name}.{secrets.token_hex(8)}", directory / name
-        try:
-            file = await asyncio.to_thread(partial.open, "xb")
-            try:
-                async for piece in self._stream(key, 0, None):
-                    await asyncio.to_thread(file.write, piece)
-            finally:
-                await asyncio.to_thread(file.close)
-            await asyncio.to_thread(partial.replace, target)
-        except OSError as error:
-            raise StoreUnavailableError(f"{directory}: {error.strerror}") from error
-        finally:
-            await asyncio.to_thread(partial.unlink, missing_ok=True)
+        target = directory / name
+        if self._cache and etag:
+            client = await self._client()
+            content = CachedContent(f"{client.meta.endpoint_url}/{self._bucket}/{self._full(key)}", etag)
+            await self._cache.fetch(content, target, lambda: self._download(key, target, etag))
+        else:
+            await self._download(key, target, etag)
         return target
 
     async def write(self, key: str, body: bytes, media_type: str = "application/octet-stream") -> StoredObject:
         """Put an object in one piece; the server checks its MD5 before it keeps it."""
         full = self._full(key)
-        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
+        sha256, md5 = await asyncio.to_thread(_digests, body)
         client = await self._client()
         with answering(self._address, key):
             answer = await client.put_object(
-                Bucket=self._bucket, Key=full, Body=body, ContentType=media_type, ContentMD5=_content_md5(body)
+                Bucket=self._bucket, Key=full, Body=body, ContentType=media_type, ContentMD5=md5
             )
-        return StoredObject(key, len(body), _bare(answer["ETag"]), sha256)
+        return StoredObject(key, len(body), bare(answer["ETag"]), sha256)
 
     async def write_file(self, key: str, path: Path, media_type: str = "application/octet-stream") -> StoredObject:
-        """Put a file's content, above 16 MiB in parts; what was begun and fails is taken back."""
-        self._full(key)
-        file = await asyncio.to_thread(path.open, "rb")
-        try:
-            size = os.fstat(file.fileno()).st_size
-            if size <= PART_BYTES:
-                return await self.write(key, await asyncio.to_thread(file.read), media_type)
-            return await self._write_parts(key, file, max(PART_BYTES, -(-size // _MOST_PARTS)), media_type)
-        finally:
-            await asyncio.to_thread(file.close)
+        """Put a file's content, above 16 MiB in parts; what was begun and fails is taken back.
+
+        A smaller file, and each part, is read into memory as a whole: its digest must be known before it is sent, and
+        it may have to be sent again. All uploads of this store together hold at most 96 MiB.
+        """
+        return await self._send_file(key, path, media_type)
+
+    async def resume_file(
+        self,
+        key: str,
+        path: Path,
+        media_type: str = "application/octet-stream",
+        *,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> StoredObject:
+        """Put a file's content as `write_file`, but leave the parts of an upload that fails, and take them up again.
+
+        Parts that the server has are compared by MD5, so a file that has changed since is right all the same. Only one
+        such upload of a key may run at a time. What nobody takes up again stays until the bucket's lifecycle rule for
+        incomplete uploads removes it.
+
+        Parameters
+        ----------
+        key, path, media_type
+            As for `write_file`.
+        on_sent
+            Is told the number of bytes of each part that the server has, those of earlier uploads too.
+        """
+        return await self._send_file(key, path, media_type, resume=True, on_sent=on_sent)
+
+    async def presign(self, key: str, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
+        """Make an address (SigV4) by which anyone reads or writes this object for a while, without credentials.
+
+        It names the server as this process does. Credentials that end sooner end it, too.
+
+        Raises
+        ------
+        ValueError
+            If `expires` is less than a second or more than seven days.
+        """
+        if not timedelta(seconds=1) <= expires <= _LONGEST_PRESIGNED:
+            raise ValueError(f"{expires}: such an address lasts from a second to seven days")
+        full = self._full(key)
+        client = await self._client()
+        with answering(self._address, key):
+            address: str = await client.generate_presigned_url(
+                "get_object" if method == "GET" else "put_object",
+                Params={"Bucket": self._bucket, "Key": full},
+                ExpiresIn=int(expires.total_seconds()),
+            )
+        return address
 
     async def delete(self, key: str) -> None:
         """Remove an object; no error if it is not there."""
@@ -236,7 +291,7 @@ class S3Store:
                 if found["Key"].endswith("/") and not found["Size"]:
                     continue
                 key = found["Key"].removeprefix(self._prefix)
-                yield ObjectStat(key, found["Size"], _bare(found["ETag"]), found["LastModified"])
+                yield ObjectStat(key, found["Size"], bare(found["ETag"]), found["LastModified"])
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
@@ -284,108 +339,60 @@ class S3Store:
             await self.check()  # HEAD has no body that would tell wrong credentials from a single object's refusal
             raise ObjectUnreadableError(str(error)) from error
 
-    async def _stream(self, key: str, start: int, length: int | None) -> AsyncIterator[bytes]:
-        """Give a range in pieces; a connection that breaks is taken up again where it broke, of the same content."""
-        full = self._full(key)
-        client = await self._client()
-        end = "" if length is None else str(start + length - 1)
-        etag: dict[str, str] = {}
-        for tries_left in reversed(range(_STREAM_TRIES)):
-            whole = not start and not end
-            wanted = {} if whole else {"Range": f"bytes={start}-{end}"}
-            async with self._reading(key):
-                try:
-                    answer = await client.get_object(Bucket=self._bucket, Key=full, **wanted, **etag)
-                except ClientError as error:
-                    if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:
-                        return  # past the end (RFC 9110, 15.5.17)
-                    raise
-                etag = {"IfMatch": answer["ETag"]}
-                try:
-                    async with answer["Body"] as body:
-                        async for piece in body.iter_chunks(_CHUNK):
-                            start += len(piece)
-                            yield piece
-                except BROKEN_STREAM:
-                    if not tries_left:
-                        raise
-                else:
-                    return
-
-    async def _write_parts(self, key: str, file: BinaryIO, part_bytes: int, media_type: str) -> StoredObject:
-        client = await self._client()
+    async def _stream(
+        self, key: str, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> ObjectStream:
         where = {"Bucket": self._bucket, "Key": self._full(key)}
-        source = _Parts(file, part_bytes)
+        client = await self._client()
+        return ObjectStream(client, where, key, self._reading, start=start, length=length, etag=etag)
 
-        async def send(_: int) -> list[dict[str, Any]]:
-            sent = []
-            while part := await source.next():
-                answer = await client.upload_part(
-                    **where, UploadId=upload, PartNumber=part.number, Body=part.body, ContentMD5=part.md5
-                )
-                sent.append({"ETag": answer["ETag"], "PartNumber": part.number})
-            return sent
+    async def _download(self, key: str, target: Path, etag: str | None) -> Content:
+        try:
+            return await keep(await self._stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
+        except ObjectDamagedError as error:
+            log.warning("downloading again what came damaged", reason=str(error))
+            return await keep(await self._stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
 
-        with answering(self._address, key):
-            upload = (await client.create_multipart_upload(**where, ContentType=media_type))["UploadId"]
-            try:
-                sent = await each(send, range(_PARTS_IN_FLIGHT), _PARTS_IN_FLIGHT)
-                parts = sorted(chain.from_iterable(sent), key=itemgetter("PartNumber"))
-                answer = await client.complete_multipart_upload(
-                    **where, UploadId=upload, MultipartUpload={"Parts": parts}
-                )
-            except BaseException:
-                with suppress(ClientError, BotoCoreError):  # the error that brought us here is the one to tell of
-                    await asyncio.shield(client.abort_multipart_upload(**where, UploadId=upload))
-                raise
-        return StoredObject(key, source.size, _bare(answer["ETag"]), source.sha256.hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    number: int
-    body: bytes
-    md5: str
-
-
-class _Parts:
-    """Reads a file part by part for several senders, and takes the digest of the whole on the way."""
-
-    def __init__(self, file: BinaryIO, part_bytes: int) -> None:
-        self._file = file
-        self._part_bytes = part_bytes
-        self._turn = asyncio.Lock()
-        self._number = 0
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-
-    async def next(self) -> _Part | None:
-        async with self._turn:  # the digest needs the parts in their order
-            return await asyncio.to_thread(self._read)
-
-    def _read(self) -> _Part | None:
-        body = self._file.read(self._part_bytes)
-        if not body:
-            return None
-        self._number += 1
-        self.size += len(body)
-        self.sha256.update(body)
-        return _Part(self._number, body, _content_md5(body))
+    async def _send_file(
+        self,
+        key: str,
+        path: Path,
+        media_type: str,
+        *,
+        resume: bool = False,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> StoredObject:
+        full = self._full(key)
+        file = await asyncio.to_thread(path.open, "rb")
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if size <= PART_BYTES:
+                async with self._memory.of(size):
+                    stored = await self.write(key, await asyncio.to_thread(file.read), media_type)
+                if on_sent:
+                    on_sent(stored.size)
+                return stored
+            where = {"Bucket": self._bucket, "Key": full}
+            client = await self._client()
+            upload = MultipartUpload(client, where, file, size, self._memory, resume=resume, on_sent=on_sent)
+            with answering(self._address, key):
+                sent = await upload.send(media_type)
+            return StoredObject(key, sent.size, sent.etag, sent.sha256)
+        finally:
+            await asyncio.to_thread(file.close)
 
 
-def _content_md5(body: bytes) -> str:
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _bare(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
+def _digests(body: bytes) -> tuple[str, str]:
+    """Return the SHA-256 in hex, and the MD5 as a header has it."""
+    md5 = hashlib.md5(body, usedforsecurity=False).digest()
+    return hashlib.sha256(body).hexdigest(), base64.b64encode(md5).decode()
 
 
 def _stat(key: str, answer: dict[str, Any]) -> ObjectStat:
     """Read what the answer to a HEAD, or to a GET of a range, says of the object."""
     whole = answer.get("ContentRange", "").rpartition("/")[2]
     size = int(whole) if whole.isdigit() else answer["ContentLength"]
-    return ObjectStat(key, size, _bare(answer["ETag"]), answer["LastModified"], _version(answer))
+    return ObjectStat(key, size, bare(answer["ETag"]), answer["LastModified"], _version(answer))
 
 
 def _version(answer: dict[str, Any]) -> str | None:

@@ -42,12 +42,16 @@ def is_missing(error: ClientError) -> bool:
     return error.response.get("Error", {}).get("Code") in _MISSING
 
 
+def status_of(error: ClientError) -> int:
+    """Return the HTTP status of an answer; 0 if there was none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 def is_refused(error: BaseException | None) -> bool:
     """Whether the server knows who asks and refuses (403): a right is missing, or the object is archived."""
     if not isinstance(error, ClientError):
         return False
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status == 403 and error.response.get("Error", {}).get("Code") not in _STRANGER
+    return status_of(error) == 403 and error.response.get("Error", {}).get("Code") not in _STRANGER
 
 
 @contextmanager
