@@ -97,16 +97,10 @@ class Duty:
 
     async def _hold_once(self, work: Callable[[int | None], Coroutine[Any, Any, None]], position: int | None) -> None:
         log.info("duty taken", duty=self.name)
-        tasks: list[asyncio.Task[None]] = [asyncio.create_task(work(position)), asyncio.create_task(self._keep())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(work(position), self._keep())
         finally:
             self.held = False
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._give_back()
 
     async def _keep(self) -> None:
@@ -158,3 +152,16 @@ class Duty:
     async def _write(self, change: Update) -> bool:
         async with transaction(self.engine) as connection:
             return (await connection.execute(change)).rowcount > 0
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Do several things at once until one of them ends, then cancel the others; raise what it raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
