@@ -5,9 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,10 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stack.ports import answers, free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import pytest
+
+__all__ = ["PrivateServer", "ServerEndedError", "answers", "free_ports", "fresh_folder", "one_per_run", "remove"]
 
 KEEPER = Path(__file__).with_name("keeper.py")
 READY_SECONDS = 60.0
@@ -99,32 +101,6 @@ def one_per_run(
 def fresh_folder(name: str) -> Path:
     """Make a folder for a server; its keeper removes it."""
     return Path(tempfile.mkdtemp(prefix=f"voxelmill-{name}-"))
-
-
-def free_ports(count: int, also: Sequence[int] = ()) -> int:
-    """Find `count` free neighbouring ports and return the first; each one plus every number in `also` is free too."""
-    while True:
-        # Below the range from which the system gives ports to clients, so that none is taken before we use it.
-        first = random.randrange(12000, 22000)
-        wanted = [first + number + offset for number in range(count) for offset in (0, *also)]
-        if all(map(_is_free, wanted)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def answers(port: int) -> bool:
-    """Whether something listens on a port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def remove(folder: Path) -> None:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from servers.private import (
-    PrivateServer,
-    ServerEndedError,
-    answers,
-    free_ports,
-    fresh_folder,
-    one_per_run,
-    remove,
-)
+from servers.private import PrivateServer, ServerEndedError, free_ports, fresh_folder, one_per_run, remove
+from stack.rabbitmq import PORTS, PROGRAMS, RabbitMQ, is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 TRIES = 5
 CONTROL_SECONDS = 60
 
@@ -46,14 +37,12 @@ class RabbitMQServer(PrivateServer):
     def __init__(self, data: Path, port: int) -> None:
         self.data = data
         self.port = port
-        self.environment = _environment(data, port)
-        _configure(data, port)
-        self._epmd = PrivateServer(
-            ["epmd", "-port", self.environment["ERL_EPMD_PORT"], "-address", "127.0.0.1"], fresh_folder("epmd")
-        )
-        settings = [f"{name}={value}" for name, value in self.environment.items()]
+        self._described = RabbitMQ(data, port)
+        self._described.configure()
+        self.environment = self._described.environment()
+        self._epmd = PrivateServer(self._described.port_mapper().as_arguments(), fresh_folder("epmd"))
         super().__init__(
-            ["env", "-i", *settings, str(PROGRAMS / "rabbitmq-server")],
+            self._described.broker().as_arguments(),
             fresh_folder("rabbitmq"),
             goodbye="SIGKILL",  # nothing of it is kept, or it must survive just this
         )
@@ -61,12 +50,12 @@ class RabbitMQServer(PrivateServer):
     @property
     def url(self) -> str:
         """Where the broker is, with user and password."""
-        return f"amqp://voxelmill:{(self.data / 'password').read_text()}@127.0.0.1:{self.port}/"
+        return self._described.url
 
     def wait(self) -> None:
         """Return when clients can connect; the broker opens its port last."""
         try:
-            self.wait_until(lambda: answers(self.port))
+            self.wait_until(self._described.broker().is_ready)
         except ServerEndedError:
             self._epmd.stop()
             raise
@@ -82,59 +71,10 @@ class RabbitMQServer(PrivateServer):
         self._epmd.let_go()
 
 
-def _environment(data: Path, port: int) -> dict[str, str]:
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LANG": "C.UTF-8",
-        "HOME": str(data / "home"),
-        "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the broker, instead of waiting for it as its child
-        "RABBITMQ_NODENAME": "voxelmill@localhost",
-        "RABBITMQ_DIST_PORT": str(port + 1),
-        "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(data / "log"),
-        "RABBITMQ_CONFIG_FILE": str(data / "rabbitmq.conf"),
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(data / "advanced.config"),
-        "RABBITMQ_CONF_ENV_FILE": str(data / "rabbitmq-env.conf"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        "ERL_EPMD_PORT": str(port + 2),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-    }
-
-
-def _configure(data: Path, port: int) -> None:
-    (data / "home").mkdir(parents=True, exist_ok=True)
-    cookie = data / "home" / ".erlang.cookie"
-    if not cookie.exists():
-        cookie.write_text(secrets.token_hex(20))
-        cookie.chmod(0o400)
-        (data / "password").write_text(secrets.token_hex(12))
-    (data / "rabbitmq-env.conf").touch()
-    (data / "enabled_plugins").write_text("[].\n")
-    # What expires on a rung while its queue has no leader yet is tried again after this time; by default 180 s.
-    (data / "advanced.config").write_text("[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n")
-    settings = {
-        "listeners.tcp.1": f"127.0.0.1:{port}",
-        "default_user": "voxelmill",
-        "default_pass": (data / "password").read_text(),
-        "log.console": "true",
-        "log.console.level": "warning",
-        "log.file": "false",
-        "vm_memory_high_watermark.absolute": "1GB",
-        "disk_free_limit.absolute": "50MB",
-    }
-    (data / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-
-
-def is_installed() -> bool:
-    """Whether this machine has the broker's program."""
-    return (PROGRAMS / "rabbitmq-server").exists()
-
-
 def start(data: Path) -> RabbitMQServer:
     """Start a broker in a new folder on free ports; another process may take one first, so try again."""
     for tries_left in reversed(range(TRIES)):
-        server = RabbitMQServer(data, free_ports(3))
+        server = RabbitMQServer(data, free_ports(PORTS))
         try:
             server.wait()
         except ServerEndedError:

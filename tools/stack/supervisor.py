@@ -229,7 +229,7 @@ class Supervisor:
         with self._log_of(program.name).open("ab") as log:
             running = subprocess.Popen(
                 # Should this supervisor be killed, its children end too.
-                ["setpriv", f"--pdeathsig={program.goodbye.value}", *program.command],
+                ["setpriv", f"--pdeathsig={program.goodbye.name}", *program.command],
                 env=program.environment,
                 cwd=program.folder,
                 stdin=subprocess.DEVNULL,
