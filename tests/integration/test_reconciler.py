@@ -67,8 +67,8 @@ async def test_what_is_not_in_the_ledger_is_announced_once(parts):
     for key in ("a.dcm", "b/c.dcm"):
         await inbox.write(key, key.encode())
     reconciling = reconciler(parts)
-    assert await reconciling.once() == 2
-    assert await reconciling.once() == 0
+    assert (await reconciling.once()).announced == 2
+    assert (await reconciling.once()).announced == 0
     assert await announced(transport, 2) == ["a.dcm", "b/c.dcm"]
 
 
@@ -80,9 +80,9 @@ async def test_what_is_in_the_ledger_with_its_content_is_left_alone(parts):
     reference = ObjectRef(bucket="inbox", key="a.dcm", etag=stored.etag, size=stored.size)
     await ledger.settle(reference, datetime.now(UTC), Refusal(reason=Reason.NOT_DICOM, detail="x"), None)
     reconciling = reconciler(parts)
-    assert await reconciling.once() == 0
+    assert (await reconciling.once()).announced == 0
     await inbox.write("a.dcm", b"another")
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
 
 
 async def test_what_never_arrives_is_announced_again(parts):
@@ -90,8 +90,8 @@ async def test_what_never_arrives_is_announced_again(parts):
     _, inbox, _ = parts
     await inbox.write("a.dcm", b"one")
     reconciling = reconciler(parts, patience=timedelta(0))
-    assert await reconciling.once() == 1
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
+    assert (await reconciling.once()).announced == 1
 
 
 async def test_a_file_that_is_still_being_copied_waits(parts):
@@ -100,9 +100,9 @@ async def test_a_file_that_is_still_being_copied_waits(parts):
     await inbox.write("a.dcm", b"one")
     old = time.time() - 3600
     reconciling = reconciler(parts, grace=timedelta(minutes=30))
-    assert await reconciling.once() == 0
+    assert (await reconciling.once()).announced == 0
     os.utime(inbox.root / "a.dcm", (old, old))
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
 
 
 async def test_a_name_that_no_event_can_carry_is_passed_over(parts):
@@ -111,7 +111,7 @@ async def test_a_name_that_no_event_can_carry_is_passed_over(parts):
     await inbox.write("good.dcm", b"one")
     with open(os.fsencode(inbox.root) + b"/bad-\xff.dcm", "wb") as file:  # noqa: ASYNC230, PTH123 - a name of bytes
         file.write(b"two")
-    assert await reconciler(parts).once() == 1
+    assert (await reconciler(parts).once()).announced == 1
 
 
 async def test_what_never_arrives_is_announced_ever_less_often(parts):
@@ -120,13 +120,13 @@ async def test_what_never_arrives_is_announced_ever_less_often(parts):
     await inbox.write("a.dcm", b"one")
     now = [0.0]
     reconciling = reconciler(parts, clock=lambda: now[0])
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
     waits = [120 * 2**doubled for doubled in range(9)] + [61440, 86400, 86400]
     for wait in waits:
         now[0] += wait - 1
-        assert await reconciling.once() == 0
+        assert (await reconciling.once()).announced == 0
         now[0] += 2
-        assert await reconciling.once() == 1
+        assert (await reconciling.once()).announced == 1
 
 
 async def test_what_is_no_longer_listed_is_forgotten(parts):
@@ -134,11 +134,11 @@ async def test_what_is_no_longer_listed_is_forgotten(parts):
     _, inbox, _ = parts
     await inbox.write("a.dcm", b"one")
     reconciling = reconciler(parts)
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
     await inbox.delete("a.dcm")
-    assert await reconciling.once() == 0
+    assert (await reconciling.once()).announced == 0
     await inbox.write("a.dcm", b"one")
-    assert await reconciling.once() == 1
+    assert (await reconciling.once()).announced == 1
 
 
 async def test_a_time_in_the_future_is_old_enough(parts):
@@ -147,4 +147,4 @@ async def test_a_time_in_the_future_is_old_enough(parts):
     await inbox.write("a.dcm", b"one")
     future = time.time() + 10 * 365 * 86400
     os.utime(inbox.root / "a.dcm", (future, future))
-    assert await reconciler(parts, grace=timedelta(minutes=30)).once() == 1
+    assert (await reconciler(parts, grace=timedelta(minutes=30)).once()).announced == 1

@@ -32,9 +32,29 @@ NOTIFICATIONS = Counter(
 )
 FOUND_BY_RECONCILER = Counter(
     "voxelmill_objects_found_by_reconciler",
-    "Objects that no notification had told of when the reconciler found them.",
+    "Objects that nothing but the reconciler had told of when they got into the ledger.",
     registry=REGISTRY,
 )
+NOTIFICATION_SOURCES = Gauge(
+    "voxelmill_notification_sources",
+    "1 for each source of notifications that this process listens to.",
+    ("source",),
+    registry=REGISTRY,
+)
+RECONCILER_INTERVAL = Gauge(
+    "voxelmill_reconciler_interval_seconds",
+    "The pause between two listings of the inbox; 0: this process never lists.",
+    registry=REGISTRY,
+)
+LAST_PASS_TIME = Gauge(
+    "voxelmill_reconciler_last_pass_timestamp_seconds",
+    "When this process last listed the whole inbox; 0: not yet (another replica may).",
+    registry=REGISTRY,
+)
+LAST_PASS_OBJECTS = Gauge(
+    "voxelmill_reconciler_last_pass_objects", "How many objects that listing had.", registry=REGISTRY
+)
+LAST_PASS_SECONDS = Gauge("voxelmill_reconciler_last_pass_seconds", "How long it took.", registry=REGISTRY)
 
 
 def exposition() -> tuple[bytes, str]:

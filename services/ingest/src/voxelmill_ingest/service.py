@@ -15,9 +15,10 @@ import structlog
 
 from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
+from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
 from voxelmill_ingest.ledger import Ledger
-from voxelmill_ingest.reconciler import Reconciler
+from voxelmill_ingest.reconciler import CountFound, Reconciler
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
 from voxelmill_shared.database import check, open_database
@@ -48,9 +49,28 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = _now) -> Service:
-    """Wire ingest. `now` is the clock of its timers."""
-    engine = open_database(parts.database_url)
+def build(
+    parts: Parts,
+    settings: IngestSettings,
+    now: Callable[[], datetime] = _now,
+    *,
+    engine: AsyncEngine | None = None,
+) -> Service:
+    """Wire ingest.
+
+    Parameters
+    ----------
+    parts, settings
+        What it is made of.
+    now
+        The clock of its timers.
+    engine
+        The ledger's database, where there are replicas of this process: what one of them does at a time is then its
+        own only as long as it holds the duty. The service disposes of it. None: this process is alone.
+    """
+    replicas = engine is not None
+    engine = engine or open_database(parts.database_url)
+    owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
     source = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     relay = OutboxRelay(engine, outbox, parts.transport)
     ledger = Ledger(engine, source, settings.patience(), now)
@@ -59,17 +79,26 @@ def build(parts: Parts, settings: IngestSettings, now: Callable[[], datetime] = 
         parts.stores.results,
         relay,
         settings.plan(),
-        owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
+        owner=owner,
         lease=timedelta(seconds=settings.lease_seconds),
     )
     background = [relay.run, assembler.run]
     if settings.reconcile_seconds:
         every = timedelta(seconds=settings.reconcile_seconds)
-        background.append(Reconciler(engine, parts.stores.inbox, parts.transport, source, every).run)
+        reconciler = Reconciler(
+            engine,
+            parts.stores.inbox,
+            parts.transport,
+            source,
+            every,
+            grace=settings.reconcile_grace(),
+            duty=Duty(engine, f"reconcile {settings.inbox_url}", owner) if replicas else None,
+        )
+        background.append(reconciler.run)
     child = Child(TARGET, parts.limits)
     unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds())
     handlers: dict[type[Event], Handler] = {
-        ObjectUploaded: IngestObject(parts.stores, ledger, unpacker, relay, assembler),
+        ObjectUploaded: CountFound(engine, IngestObject(parts.stores, ledger, unpacker, relay, assembler)),
         UploadCompleted: CompleteUpload(ledger, assembler),
     }
     return Service(

@@ -11,6 +11,11 @@ from voxelmill_ingest.unpack import Bounds
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.settings import SharedSettings
 
+COPIED_GRACE = timedelta(seconds=2)
+"""A file that is still being copied into a folder is written to more often than that."""
+NOTIFIED_GRACE = timedelta(minutes=2)
+"""A notification that has not led anywhere by then is late or lost; announcing its object twice does no harm."""
+
 
 class IngestSettings(SharedSettings):
     """What ingest asks of the stages after it, how long it waits, and what it unpacks."""
@@ -28,6 +33,9 @@ class IngestSettings(SharedSettings):
     lease_seconds: PositiveFloat = Field(60.0, description="how long a replica holds a series that it completes")
     reconcile_seconds: NonNegativeFloat = Field(
         0.0, description="the pause between two listings of the inbox, for what no notification told of; 0: never"
+    )
+    reconcile_grace_seconds: NonNegativeFloat | None = Field(
+        None, description="how old an object must be for that; if not set 2, or 120 where notifications are listened to"
     )
     concurrency: PositiveInt = Field(32, description="how many messages are in hand at a time")
 
@@ -53,6 +61,17 @@ class IngestSettings(SharedSettings):
             upload=timedelta(seconds=self.upload_seconds),
             regular_slices=self.regular_slices,
         )
+
+    def sources(self) -> tuple[str, ...]:
+        """The sources of notifications that are on, by their names in the metrics."""
+        return ()
+
+    def reconcile_grace(self) -> timedelta:
+        """How old an object must be to be announced by the reconciler."""
+        given = self.reconcile_grace_seconds
+        if given is not None:
+            return timedelta(seconds=given)
+        return NOTIFIED_GRACE if self.sources() else COPIED_GRACE
 
     def bounds(self) -> Bounds:
         """How much an archive may hold."""

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from voxelmill_ingest.duties import until_one_ends
-from voxelmill_ingest.triggers.filer_stream import FilerUnavailableError
-from voxelmill_shared.errors import BrokerUnavailableError, DatabaseUnavailableError, UnroutableError
+from voxelmill_ingest.triggers.fields import checked
+from voxelmill_ingest.triggers.notification import UnknownNotificationError
+from voxelmill_ingest.triggers.reach import NOT_ANNOUNCED, Reach, SourceUnavailableError
+from voxelmill_shared.errors import DatabaseUnavailableError
 from voxelmill_shared.metrics import NOTIFICATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from voxelmill_ingest.duties import Duty
     from voxelmill_ingest.triggers.announcer import Announcer
     from voxelmill_ingest.triggers.filer_stream import Change, FilerStream
+    from voxelmill_ingest.triggers.notification import Notification
 
 log = structlog.get_logger("voxelmill")
 
@@ -60,9 +65,13 @@ class FilerBridge:
     stream: FilerStream
     announcer: Announcer
     duty: Duty
-    _trouble: str = ""
     _at: int = 0
-    _away: set[str] = field(default_factory=set)
+    _filer: Reach = field(init=False)
+    _broker: Reach = field(default_factory=lambda: Reach("broker of the events"))
+    _cursor: Reach = field(default_factory=lambda: Reach("database of the filer's cursor"))
+
+    def __post_init__(self) -> None:
+        self._filer = self._not_yet()
 
     async def run(self) -> None:
         """Bridge whenever it is this replica's duty, until cancelled."""
@@ -73,11 +82,11 @@ class FilerBridge:
 
         Raises
         ------
-        FilerUnavailableError
+        SourceUnavailableError
             If it is ours and not open.
         """
-        if self.duty.held and self._trouble:
-            raise FilerUnavailableError(self._trouble)
+        if self.duty.held:
+            await self._filer.check()
 
     async def _bridge(self, cursor: int | None) -> None:
         if cursor is None:
@@ -90,22 +99,20 @@ class FilerBridge:
 
     async def _read(self, changes: asyncio.Queue[Change]) -> None:
         """Read the stream, and open it anew whenever it ends."""
-        self._trouble = f"filer {self.stream.address}: not connected yet"
+        self._filer = self._not_yet()
         pause = FIRST_PAUSE
         newest = self._at
         while True:
             try:
                 async with aclosing(self.stream.changes(newest - _nanoseconds(OVERLAP))) as stream:
                     async for change in stream:
-                        self._goes_on("filer")
-                        self._trouble = ""
+                        self._filer.found()
                         if change.ts_ns:
                             pause = FIRST_PAUSE
                             newest = max(newest, change.ts_ns)
                             await changes.put(change)
-            except FilerUnavailableError as error:
-                self._trouble = str(error)
-                self._waits("filer", self._trouble)
+            except SourceUnavailableError as error:
+                self._filer.lost(str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -122,36 +129,41 @@ class FilerBridge:
                 try:
                     await self.duty.move(self._at)
                     saved = self._at
-                    self._goes_on("database")
+                    self._cursor.found()
                 except DatabaseUnavailableError as error:  # what was announced meanwhile will be announced again
-                    self._waits("database", str(error))
+                    self._cursor.lost(str(error))
                 saved_at = time.monotonic()
 
     async def _publish(self, batch: list[Change]) -> None:
         """Announce, however long the broker is away."""
-        told = [change.notification for change in batch if change.notification is not None]
-        NOTIFICATIONS.labels(SOURCE, "ignored").inc(len(batch) - len(told))
+        told = list(_uploads(batch))
         pause = FIRST_PAUSE
         while True:
             try:
                 await self.announcer.announce(told, SOURCE)
-            except (BrokerUnavailableError, UnroutableError) as error:  # unroutable: the queue is being made anew
-                self._waits("broker", str(error))
+            except NOT_ANNOUNCED as error:
+                self._broker.lost(str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._goes_on("broker")
+                self._broker.found()
                 return
 
-    def _waits(self, what: str, reason: str) -> None:
-        if what not in self._away:
-            self._away.add(what)
-            log.warning("filer bridge waits", dependency=what, reason=reason)
+    def _not_yet(self) -> Reach:
+        return Reach(f"SeaweedFS's filer {self.stream.address}")
 
-    def _goes_on(self, what: str) -> None:
-        if what in self._away:
-            self._away.remove(what)
-            log.info("filer bridge goes on", dependency=what)
+
+def _uploads(batch: list[Change]) -> Iterator[Notification]:
+    """Give the uploads among changes, and count the others."""
+    for change in batch:
+        if change.notification is None:
+            NOTIFICATIONS.labels(SOURCE, "ignored").inc()
+            continue
+        try:
+            yield checked(change.notification)
+        except UnknownNotificationError as error:
+            NOTIFICATIONS.labels(SOURCE, "undecodable").inc()
+            log.error("notification passed over", source=SOURCE, ts_ns=change.ts_ns, reason=str(error))
 
 
 async def _take(changes: asyncio.Queue[Change], seconds: float | None) -> list[Change]:

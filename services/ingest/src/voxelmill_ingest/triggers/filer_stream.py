@@ -12,7 +12,7 @@ import grpc.aio
 
 from voxelmill_ingest.triggers.filer_entries import FilerEntry, uploaded
 from voxelmill_ingest.triggers.filer_messages import SUBSCRIBE, SubscribeMetadataRequest, SubscribeMetadataResponse
-from voxelmill_shared.errors import TransientError
+from voxelmill_ingest.triggers.reach import SourceUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -30,12 +30,6 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # a filer is a neighbour, never behind the proxy to the internet
     ("grpc.use_local_subchannel_pool", 1),  # a connection that failed elsewhere does not make this one wait
 ]
-
-
-class FilerUnavailableError(TransientError):
-    """The filer does not answer, or ended the stream."""
-
-    error_class = "filer-unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class FilerStream:
 
         Raises
         ------
-        FilerUnavailableError
+        SourceUnavailableError
             If the filer cannot be reached, or when it ends the stream: it never ends otherwise.
         """
         self._epoch += (
@@ -96,10 +90,10 @@ class FilerStream:
                 async for change in _read(channel, request):
                     yield change
             except TimeoutError:
-                raise FilerUnavailableError(f"filer {self.address}: no connection in {CONNECT_SECONDS:g} s") from None
+                raise SourceUnavailableError(f"no connection in {CONNECT_SECONDS:g} s") from None
             except grpc.aio.AioRpcError as error:
-                raise FilerUnavailableError(f"filer {self.address}: {error.code().name}: {error.details()}") from None
-        raise FilerUnavailableError(f"filer {self.address}: it ended the stream")
+                raise SourceUnavailableError(f"{error.code().name}: {error.details()}") from None
+        raise SourceUnavailableError("it ended the stream")
 
     def _channel(self) -> grpc.aio.Channel:
         if self.credentials is None:

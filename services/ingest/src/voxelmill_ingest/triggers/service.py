@@ -14,6 +14,8 @@ from voxelmill_ingest.triggers.announcer import Announcer
 from voxelmill_ingest.triggers.http import HttpSource
 from voxelmill_ingest.triggers.sns import SnsConfirmer, address_of
 from voxelmill_ingest.triggers.sqs import SqsSource
+from voxelmill_shared.database import open_database
+from voxelmill_shared.metrics import NOTIFICATION_SOURCES
 from voxelmill_shared.transport.connect import open_transport
 from voxelmill_shared.transport.topology import NOTIFICATIONS
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from aiohttp import web
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from voxelmill_ingest.triggers.settings import IngestProcessSettings
     from voxelmill_shared.parts import Parts
@@ -43,10 +46,13 @@ class _Sources:
 
 def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     """Wire ingest with its triggers."""
-    service = build(parts, settings)
+    engine = open_database(parts.database_url)
+    service = build(parts, settings, engine=engine)
     producer = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     announcer = Announcer(parts.stores.inbox, parts.transport, producer)
-    sources = _sources(parts, settings, announcer)
+    sources = _sources(parts, settings, announcer, engine)
+    for name in settings.sources():
+        NOTIFICATION_SOURCES.labels(name).set(1)
     return replace(
         service,
         background=(*service.background, *sources.background),
@@ -56,7 +62,7 @@ def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     )
 
 
-def _sources(parts: Parts, settings: IngestProcessSettings, announcer: Announcer) -> _Sources:
+def _sources(parts: Parts, settings: IngestProcessSettings, announcer: Announcer, engine: AsyncEngine) -> _Sources:
     sources = _Sources()
     if settings.amqp_notifications_exchange:
         _add_amqp(sources, parts, settings, announcer)
@@ -73,6 +79,12 @@ def _sources(parts: Parts, settings: IngestProcessSettings, announcer: Announcer
         confirmer = SnsConfirmer(settings.notification_sns_topic, address_of(settings.notification_sns_topic))
         token = settings.notification_token.get_secret_value()
         sources.routes += HttpSource(announcer, token, confirmer).routes()
+    if settings.seaweedfs_filer:
+        from voxelmill_ingest.triggers.filer import build_bridge  # noqa: PLC0415 - gRPC takes 20 MB
+
+        bridge = build_bridge(settings, announcer, engine)
+        sources.background.append(bridge.run)
+        sources.checks["notifications-seaweedfs"] = bridge.check
     return sources
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations of validators
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, FilePath, NonNegativeFloat, SecretStr, ValidationInfo, field_validator
 
 from voxelmill_ingest.settings import IngestSettings
 from voxelmill_ingest.triggers.sns import TOPIC
@@ -20,6 +22,10 @@ class IngestProcessSettings(IngestSettings):
     The commands that run every service in one process read `IngestSettings` alone: a run of one folder must never take
     the notifications of an installation.
     """
+
+    reconcile_seconds: NonNegativeFloat = Field(
+        300.0, description="the pause between two listings of the inbox, for what no notification told of; 0: never"
+    )
 
     amqp_notifications_exchange: str = Field(
         "", max_length=127, description="the exchange that MinIO, RustFS or Ceph publishes to; empty: none"
@@ -44,6 +50,15 @@ class IngestProcessSettings(IngestSettings):
         None, description="what senders must know to push to /notifications; without it there is no such address"
     )
     notification_sns_topic: str = Field("", description="the ARN of the SNS topic that may push; empty: none")
+
+    seaweedfs_filer: str = Field(
+        "", description="host:port of the gRPC of the filer whose stream is read (its HTTP port + 10000); empty: none"
+    )
+    seaweedfs_filer_ca: FilePath | None = Field(
+        None, description="PEM file of the authority that signed the filer's certificate; without it, no TLS"
+    )
+    seaweedfs_filer_cert: FilePath | None = Field(None, description="PEM file of our own certificate, if it asks")
+    seaweedfs_filer_key: FilePath | None = Field(None, validate_default=True, description="PEM file of the key to that")
 
     @field_validator("amqp_notifications_exchange")
     @classmethod
@@ -97,6 +112,40 @@ class IngestProcessSettings(IngestSettings):
         if value and TOPIC.fullmatch(value) is None:
             raise ValueError("write arn:aws:sns:REGION:ACCOUNT:NAME")
         return value
+
+    @field_validator("seaweedfs_filer_ca", "seaweedfs_filer_cert", "seaweedfs_filer_key", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return None if value == "" else value  # as `_given`
+
+    @field_validator("seaweedfs_filer")
+    @classmethod
+    def _a_filer(cls, value: str, info: ValidationInfo) -> str:
+        if value and (re.fullmatch(r"[^\s/]+:\d{1,5}", value) is None):
+            raise ValueError("write host:port, the filer's gRPC (its HTTP port + 10000)")
+        if value and not str(info.data.get("inbox_url", "")).lower().startswith("s3://"):
+            raise ValueError(
+                "a filer tells of buckets, and VOXELMILL_INBOX_URL is none; write s3://bucket or unset this"
+            )
+        return value
+
+    @field_validator("seaweedfs_filer_key")
+    @classmethod
+    def _a_pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        ca, certificate = info.data.get("seaweedfs_filer_ca"), info.data.get("seaweedfs_filer_cert")
+        if (certificate is None) != (value is None) or (value is not None and ca is None):
+            raise ValueError("a certificate, its key and the authority of the filer's go together; set all three")
+        return value
+
+    def sources(self) -> tuple[str, ...]:
+        """The sources of notifications that are on, by their names in the metrics."""
+        on = {
+            "amqp": self.amqp_notifications_exchange,
+            "sqs": self.sqs_queue_url,
+            "http": self.notification_token,
+            "seaweedfs": self.seaweedfs_filer,
+        }
+        return tuple(name for name, setting in on.items() if setting)
 
     def notifications_exchange(self) -> ForeignExchange:
         """The exchange that the store publishes to."""
