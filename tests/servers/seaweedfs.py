@@ -26,6 +26,11 @@ class S3Server:
     access_key: str
     secret_key: str
 
+    @property
+    def filer(self) -> str:
+        """Where the filer's gRPC is: the filer's port is the next one, and its gRPC 10,000 above it."""
+        return f"127.0.0.1:{int(self.endpoint.rpartition(':')[2]) + 10_001}"
+
     def environment(self) -> dict[str, str]:
         """The variables by which AWS's tools, and ours, find the server."""
         return {
