@@ -7,8 +7,12 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 INPUT ?=
 OUTPUT ?= demo-output
+DIR ?= .voxelmill
+SCALE ?=
+NAME ?=
+STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-.PHONY: help setup setup-dev demo test check format lock bench bench-% clean
+.PHONY: help setup setup-dev demo up down ps logs test check format lock bench bench-% clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +30,19 @@ demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
 		$(BIN)/voxelmill demo --output "$(OUTPUT)"; \
 	fi
 
+up:  ## Start the real servers and every service here [SCALE="mesh=2"] [DIR=.voxelmill]
+	@tools/setup stack
+	@$(STACK) up --scale "$(SCALE)"
+
+down:  ## End them and wait until they are gone; the data stays
+	@$(STACK) down
+
+ps:  ## Show what runs
+	@$(STACK) ps
+
+logs:  ## Follow the logs, or one [NAME=mesh-1]
+	@$(STACK) logs --name "$(NAME)"
+
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
 	@tools/setup servers
 	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90)
@@ -33,7 +50,7 @@ test: setup-dev  ## Run the whole suite, with the real servers that it starts pr
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src
+	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src tools/stack
 	@$(BIN)/lint-imports --no-cache
 
 format: setup-dev  ## Format and mend what can be mended

@@ -1,16 +1,15 @@
 """Runs a server as long as a test run lasts: when the run's process ends, however it ends, so does the server.
 
-usage: keeper.py WATCHED_PID FOLDER USER SIGNAL PROGRAM ARGUMENT...
+usage: keeper.py WATCHED_PID FOLDER SIGNAL PROGRAM ARGUMENT...
 
-The server's output goes to FOLDER/log, and FOLDER is removed at the end. USER is `-` for the user who calls. SIGNAL is
-how the server is asked to end; what does not end within seconds is killed. SIGTERM ends the keeper.
+The server's output goes to FOLDER/log, and FOLDER is removed at the end. SIGNAL is how the server is asked to end; what
+does not end within seconds is killed. SIGTERM ends the keeper.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import select
 import shutil
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 PATIENCE_SECONDS = 5.0
 
 
-def main(watched: int, folder: Path, user: str, goodbye: signal.Signals, command: list[str]) -> int:
+def main(watched: int, folder: Path, goodbye: signal.Signals, command: list[str]) -> int:
     """Start the server and wait for the end of it, of the watched process or of patience."""
     asked, ask = os.pipe()
     for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -36,7 +35,6 @@ def main(watched: int, folder: Path, user: str, goodbye: signal.Signals, command
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                **({} if user == "-" else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}),
             )
         with contextlib.suppress(ProcessLookupError):  # it ended before we could look
             select.select([os.pidfd_open(watched), asked], [], [])
@@ -52,4 +50,4 @@ def main(watched: int, folder: Path, user: str, goodbye: signal.Signals, command
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], signal.Signals[sys.argv[4]], sys.argv[5:]))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), signal.Signals[sys.argv[3]], sys.argv[4:]))

@@ -34,12 +34,12 @@ class ServerEndedError(Exception):
 class PrivateServer:
     """A server in a folder of its own, kept by a keeper."""
 
-    def __init__(self, program: Sequence[str], folder: Path, *, user: str = "-", goodbye: str = "SIGTERM") -> None:
+    def __init__(self, program: Sequence[str], folder: Path, *, goodbye: str = "SIGTERM") -> None:
         self.folder = folder
         # Under xdist the worker that starts the server may end before the others: the run is the parent then.
         watched = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
         self._keeper = subprocess.Popen(
-            [sys.executable, str(KEEPER), str(watched), str(folder), user, goodbye, *program], start_new_session=True
+            [sys.executable, str(KEEPER), str(watched), str(folder), goodbye, *program], start_new_session=True
         )
 
     def wait_until(self, ready: Callable[[], bool]) -> None:

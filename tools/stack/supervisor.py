@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack import prepare
 from stack.folder import Facts, Folder, explained
 from stack.installation import DRAIN_SECONDS, Installation, names_of
 from stack.ports import are_free
@@ -164,7 +163,7 @@ class Supervisor:
         """Make the database and the buckets."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(Path(prepare.__file__)),
+            str(Path(__file__).with_name("prepare.py")),
             env=installation.environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
