@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from voxelmill_cli.bucket.command import bucket_app
 from voxelmill_cli.errors import (
     EXIT_INPUT_FAILED,
     EXIT_UNREACHABLE,
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(bucket_app)
 out = Console()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]

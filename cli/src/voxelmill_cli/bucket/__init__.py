@@ -1,0 +1,1 @@
+"""`voxelmill bucket connect`: sets a store up so that its notifications reach ingest."""
