@@ -2,7 +2,8 @@
 
 Several processes use one folder at a time. An entry is a file that was verified when it came. It is shared by hard
 links: a reader gets a name of its own for the entry's bytes, in its own folder, so an entry can be thrown out at any
-moment and nobody loses what he reads. It gets its place by a rename, so a process that is killed leaves no half of one.
+moment and nobody loses what he reads. An entry gets its place whole or not at all, so a process that is killed leaves
+no half of one.
 
 What says that an entry is still as it was is its time of modification, the seal, which is made of its size and of the
 boot of the machine. Whatever writes to the file changes that time and breaks the seal, and after a crash of the machine
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MD5 = "md5-"
 """What begins the name of an entry that is named by the MD5 of its bytes."""
@@ -114,21 +115,22 @@ class CacheFolder:
         int
             How many bytes of other entries were thrown out for it.
         """
-        path.chmod(0o400)  # who writes to it in spite of what he was told shall fail, not change what others read
+        path.chmod(0o400)  # who writes to it in spite of his promise shall fail, not change what others read
         size = path.stat().st_size
         if size > self._bound(self._limit):
             return 0
+        os.utime(path, ns=(time.time_ns(), _seal_of(size)))
+        try:
+            return self._enter(name, size, lambda entry: os.link(path, entry))
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
         incoming = self._incoming / secrets.token_hex(16)
         try:
-            try:
-                os.link(path, incoming)
-            except OSError as error:
-                if error.errno not in _CANNOT_LINK:
-                    raise
-                shutil.copyfile(path, incoming)
-                incoming.chmod(0o400)
-            _seal(incoming, size)
-            return self._enter(name, incoming, size)
+            shutil.copyfile(path, incoming)
+            incoming.chmod(0o400)
+            os.utime(incoming, ns=(time.time_ns(), _seal_of(size)))
+            return self._enter(name, size, incoming.rename)
         finally:
             incoming.unlink(missing_ok=True)
 
@@ -188,8 +190,9 @@ class CacheFolder:
         finally:
             partial.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
 
-    def _enter(self, name: str, incoming: Path, size: int) -> int:
+    def _enter(self, name: str, size: int, place: Callable[[Path], object]) -> int:
         entry = self._entry(name)
+        entry.parent.mkdir(exist_ok=True)
         with self._accounts() as accounts:
             if entry.exists():
                 return 0
@@ -204,8 +207,11 @@ class CacheFolder:
                 thrown_out, used = max(0, used - left), left
             # Were we killed in between, too much would be counted: that is found out when it seems full.
             _write_number(accounts, used + size)
-            entry.parent.mkdir(exist_ok=True)
-            incoming.rename(entry)
+            try:
+                place(entry)
+            except OSError:
+                _write_number(accounts, used)
+                raise
         return thrown_out
 
     def _bound(self, used: int) -> int:
@@ -257,10 +263,6 @@ def _md5(handle: int) -> str:
         md5.update(piece)
         start += len(piece)
     return md5.hexdigest()
-
-
-def _seal(path: Path, size: int) -> None:
-    os.utime(path, ns=(time.time_ns(), _seal_of(size)))
 
 
 def _seal_of(size: int) -> int:
