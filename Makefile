@@ -32,7 +32,7 @@ demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
 
 up:  ## Start the real servers and every service here [SCALE="mesh=2"] [DIR=.voxelmill]
 	@tools/setup stack
-	@$(STACK) up --scale "$(SCALE)"
+	@PYTHONPATH=tools $(BIN)/python -m stack --dir "$(DIR)" --scale "$(SCALE)" up
 
 down:  ## End them and wait until they are gone; the data stays
 	@$(STACK) down

@@ -68,7 +68,7 @@ def read_env(folder: Folder) -> dict[str, str]:
 
 
 def processes(folder: Folder) -> int:
-    """Print every process and whether it is ready; return 0 if all are, else 1."""
+    """Print every process and whether it is ready; return 1 if something is not as it should be."""
     state: dict[str, Any] = read_json(folder.state) if folder.root.is_dir() else {}
     known = state.get("boot") == boot()
     if not known or not Process(**state["supervisor"]).is_alive():
@@ -78,7 +78,7 @@ def processes(folder: Folder) -> int:
             if left
             else f"nothing runs in {folder.root}"
         )
-        return 1
+        return 1 if left else 0
     line(f"{'process':14} {'pid':>8} {'port':>6} {'starts':>6}  state ({state['phase']})")
     all_ready = state["phase"] == "ready"
     for entry in state["processes"]:

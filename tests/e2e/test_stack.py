@@ -1,0 +1,145 @@
+"""`make up` and `make down`: the real servers and every service here, and a folder put through S3 into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from servers.postgresql import programs
+from servers.seaweedfs import S3Server, weed_program
+from stack import say
+from stack.folder import Folder
+from stack.processes import Process
+
+TOOLS = Path(__file__).parents[2] / "tools"
+ONLY_INGEST = "thumbnail=0 segment=0 mesh=0 index=0 gateway=0"
+
+
+def run(command, folder, *arguments, **environment):
+    """Run one command of the stack, as `make` does; no traceback may ever be seen."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stack", command, f"--dir={folder}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(TOOLS),
+            "VOXELMILL_ORGAN": "lungs",
+            "VOXELMILL_GEOMETRY_SECONDS": "1",
+            "VOXELMILL_RECONCILE_SECONDS": "1",
+            **environment,
+        },
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(rabbitmq_installed, tmp_path):
+    """Give a folder for an installation, with a space in its path; end what runs there."""
+    weed_program()
+    programs()
+    folder = Folder(tmp_path / "an installation")
+    try:
+        yield folder
+    finally:
+        logs = "\n".join(path.read_text(errors="replace")[-1500:] for path in folder.logs.glob("*.log"))
+        assert run("down", folder.root).returncode == 0, logs
+        assert [process for process in folder.started() if process.family()] == []
+
+
+def up(folder, scale=""):
+    done = run("up", folder.root, f"--scale={scale}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def client(folder):
+    """Give a boto3 client with what the file of variables says, and nothing else."""
+    variables = say.read_env(folder)
+    return S3Server(
+        variables["AWS_ENDPOINT_URL"], variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]
+    ).client()
+
+
+def keys(s3):
+    return [found["Key"] for found in s3.list_objects_v2(Bucket="results").get("Contents", ())]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    return pytest.fail(f"not so after {seconds} s")
+
+
+def entry(folder, name):
+    state = json.loads(folder.state.read_text())
+    return next(found for found in state["processes"] if found["name"] == name)
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.s3
+@pytest.mark.postgresql
+def test_a_folder_put_through_s3_and_nothing_else(folder, series):
+    """Up, put: results with their digests. A killed service comes back. Down: nothing left. Up: the data is there."""
+    said = up(folder)
+    assert stat.S_IMODE(folder.env.stat().st_mode) == 0o600
+    s3 = client(folder)
+    for path in sorted(series.iterdir()):
+        s3.upload_file(str(path), "inbox", f"chest ct/{path.name}")
+    (receipt,) = wait_for(lambda: [key for key in keys(s3) if key.endswith("/receipt.json")])
+    document = json.loads(s3.get_object(Bucket="results", Key=receipt)["Body"].read())
+    assert len(document["inputs"]) == len(list(series.iterdir()))
+    assert {stage["outcome"] for stage in document["stages"].values()} == {"done"}
+    made = {}
+    for artefact in document["artefacts"]:
+        body = s3.get_object(Bucket="results", Key=f"{receipt.rpartition('/')[0]}/{artefact['name']}")["Body"].read()
+        made[artefact["name"]] = hashlib.sha256(body).hexdigest()
+    assert made == {artefact["name"]: artefact["sha256"] for artefact in document["artefacts"]}
+    assert any(name.endswith(".stl") for name in made)
+
+    again = up(folder, scale="mesh=2")
+    assert again.startswith("Voxelmill runs already.\nIt runs with SCALE=")
+    assert said.split("\n\n", 1)[1] == again.split("\n\n", 1)[1]
+
+    mesh = entry(folder, "mesh-1")
+    os.kill(mesh["pid"], signal.SIGKILL)
+    wait_for(lambda: (now := entry(folder, "mesh-1"))["ready"] and now["pid"] != mesh["pid"])
+    assert run("ps", folder.root).returncode == 0
+
+    before = folder.started()
+    assert len(before) == 10
+    down = run("down", folder.root)
+    assert (down.returncode, down.stderr) == (0, "")
+    assert "not every service" not in down.stdout
+    assert [process for process in before if process.family()] == []
+    assert run("down", folder.root).stdout == f"nothing runs in {folder.root}\n"
+
+    listed = f"endpoint            {s3.meta.endpoint_url}"
+    s3.close()
+    assert listed in said
+    up(folder, ONLY_INGEST)
+    s3 = client(folder)
+    assert receipt in keys(s3)
+    s3.close()
+
+    # A supervisor that is killed leaves nothing behind, at the latest after `down`.
+    before = folder.started()
+    assert {process.name for process in before} == {"epmd", "rabbitmq", "seaweedfs", "postgresql", "ingest-1"}
+    Process(**json.loads(folder.state.read_text())["supervisor"]).ask(signal.SIGKILL)
+    assert run("down", folder.root).returncode == 0
+    assert [process for process in before if process.family()] == []
