@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from voxelmill_ingest.triggers.notification import Notification
 
-CONNECT_SECONDS = 10.0
 SETTLE_SECONDS = 2.0
 """How long a subscription must stand to count as open. A filer of today shows at once that it is alive; older ones say
 nothing until something changes."""
@@ -85,12 +84,8 @@ class FilerStream:
         )
         async with self._channel() as channel:
             try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await channel.channel_ready()
                 async for change in _read(channel, request):
                     yield change
-            except TimeoutError:
-                raise SourceUnavailableError(f"no connection in {CONNECT_SECONDS:g} s") from None
             except grpc.aio.AioRpcError as error:
                 raise SourceUnavailableError(f"{error.code().name}: {error.details()}") from None
         raise SourceUnavailableError("it ended the stream")
@@ -110,7 +105,10 @@ async def _read(channel: grpc.aio.Channel, request: Any) -> AsyncGenerator[Chang
     call = subscribe(request)
     reading = asyncio.ensure_future(call.read())
     try:
-        await asyncio.wait({reading}, timeout=SETTLE_SECONDS)
+        is_open = False
+        while not (is_open or reading.done()):
+            await asyncio.wait({reading}, timeout=SETTLE_SECONDS)
+            is_open = channel.get_state() is grpc.ChannelConnectivity.READY
         if not reading.done():
             yield Change(0, None)
         response = await reading
