@@ -136,8 +136,9 @@ def asking(what: str) -> Iterator[None]:
         if code in _STRANGER:
             raise RefusedError(f"{what}: {_STRANGER[code]}", code, status, EXIT_UNREACHABLE) from error
         if code in _DENIED:
-            right = error.operation_name
-            line = f"{what}: access denied; these credentials need the right to call {right}"
+            # A HEAD has no body that would tell wrong keys from a missing right.
+            keys = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which " if code == "403" else "the credentials "
+            line = f"{what}: access denied; {keys}need the right to call {error.operation_name}"
             raise RefusedError(line, code, status) from error
         line = f"{what}: the server refused {error.operation_name}: {code}{': ' if message else ''}{message}"
         raise RefusedError(_one_line(line), code, status) from error

@@ -115,7 +115,7 @@ class CephConnection:
                 raise
             line = (
                 f"topic {self._topic}: the gateway takes a broker's password over https only ({error.code}); set "
-                "AWS_ENDPOINT_URL to its https address, or (from Ceph 17 on) rgw_allow_notification_secrets_in_"
+                "AWS_ENDPOINT_URL to its https address, or (where it knows that) rgw_allow_notification_secrets_in_"
                 "cleartext=true at the gateway"
             )
             raise CommandError(line, EXIT_INPUT_FAILED) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxelmill_cli.bucket.target import EXCHANGE, BucketTarget, StoreKind
+from voxelmill_cli.bucket.target import EXCHANGE, BucketTarget, ExchangeType, StoreKind
 from voxelmill_cli.console import say
 from voxelmill_cli.errors import EXIT_DONE, CommandError
 
@@ -44,8 +45,8 @@ def connect(
         str, typer.Option(envvar="VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE", show_envvar=False, help="on that broker")
     ] = EXCHANGE,
     exchange_type: Annotated[
-        str, typer.Option(envvar="VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE_TYPE", show_envvar=False)
-    ] = "topic",
+        ExchangeType, typer.Option(envvar="VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE_TYPE", show_envvar=False)
+    ] = ExchangeType.TOPIC,
     topic: Annotated[str | None, typer.Option(help="Ceph's topic [default: voxelmill-BUCKET]")] = None,
     arn: Annotated[str | None, typer.Option(help="the target's name in MinIO or RustFS")] = None,
     queue: Annotated[str | None, typer.Option(help="the SQS queue (AWS) [default: voxelmill-BUCKET]")] = None,
@@ -125,4 +126,4 @@ def _print_result(out: Console, connection: Connection) -> None:
         say(out, "nothing was done (--dry-run)")
     say(out, "Settings of ingest:")
     for name, value in plan.variables().items():
-        say(out, f"  {name}={value}")
+        say(out, f"  {name}={quote(value) if ' ' in value else value}")

@@ -12,9 +12,9 @@ from voxelmill_cli.bucket.administration import Administration
 from voxelmill_cli.bucket.aws import AwsConnection, default_queue
 from voxelmill_cli.bucket.ceph import EXCHANGE_NOTE, FIRST_NOTE, CephConnection
 from voxelmill_cli.bucket.exchange import NotificationExchange, check_broker, has_password, without_password
-from voxelmill_cli.bucket.minio import MinioConnection
+from voxelmill_cli.bucket.minio import ROUTING_KEY, MinioConnection
 from voxelmill_cli.bucket.steps import ConnectionPlan, Progress, carry_out
-from voxelmill_cli.bucket.target import EXCHANGE, BucketTarget, StoreKind, kind_by_headers, kind_by_host
+from voxelmill_cli.bucket.target import EXCHANGE, BucketTarget, ExchangeType, StoreKind, kind_by_headers, kind_by_host
 from voxelmill_cli.bucket.upkeep import upkeep_steps
 from voxelmill_cli.errors import CommandError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from voxelmill_cli.bucket.steps import Step
-
-RECONCILE_SECONDS = 300
-"""How often ingest lists a bucket that tells it of new objects: every store loses a notification once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class ConnectRequest:
     broker_url: str | None = None
     push_url: str | None = None
     exchange: str = EXCHANGE
-    exchange_type: str = "topic"
+    exchange_type: ExchangeType = ExchangeType.TOPIC
     topic: str | None = None
     arn: str | None = None
     queue: str | None = None
@@ -162,8 +159,8 @@ def _plan(request: ConnectRequest, administration: Administration, kind: StoreKi
     target = request.target
     match kind:
         case StoreKind.GCS:
-            notes = [*advice.gcs_notes(target, request.abort_multipart_days), _every(RECONCILE_SECONDS)]
-            return ConnectionPlan(kind, advice.gcs_steps(target), lambda: _variables(request), notes)
+            notes = advice.gcs_notes(target, request.abort_multipart_days)
+            return ConnectionPlan(kind, advice.gcs_steps(target), lambda: _variables(request, {}), notes)
         case StoreKind.SPACES:
             steps, notes = (
                 [advice.spaces_step()],
@@ -191,11 +188,14 @@ def _publishing(
     broker_url = check_broker(request.broker_url or "")
     exchange = NotificationExchange(broker_url, request.exchange, request.exchange_type)
     push_url = check_broker(request.push_url or broker_url)
+    topic = request.topic or default_queue(request.target.bucket)
 
     def variables() -> dict[str, str]:
         found = {"VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE": exchange.name}
-        if exchange.exchange_type != "topic":
-            found["VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE_TYPE"] = exchange.exchange_type
+        if exchange.exchange_type is not ExchangeType.TOPIC:
+            found["VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE_TYPE"] = str(exchange.exchange_type)
+        if exchange.exchange_type is ExchangeType.DIRECT:
+            found["VOXELMILL_AMQP_NOTIFICATIONS_ROUTING_KEY"] = topic if kind is StoreKind.CEPH else ROUTING_KEY
         if broker_url != os.environ.get("VOXELMILL_BROKER_URL"):
             found["VOXELMILL_AMQP_NOTIFICATIONS_URL"] = without_password(broker_url)
         return found
@@ -204,22 +204,15 @@ def _publishing(
     if has_password(broker_url):
         notes.append("passwords are shown as ***")
     if kind is StoreKind.CEPH:
-        ceph = CephConnection(administration, exchange, push_url, request.topic or default_queue(request.target.bucket))
+        ceph = CephConnection(administration, exchange, push_url, topic)
         return ceph.steps(), [FIRST_NOTE, EXCHANGE_NOTE, *notes], variables
     minio = MinioConnection(administration, kind, exchange, push_url, request.arn)
     return minio.steps(), [*minio.notes(), *notes], variables
 
 
-def _variables(request: ConnectRequest, own: dict[str, str] | None = None) -> dict[str, str]:
-    return {
-        "VOXELMILL_INBOX_URL": request.target.address,
-        **({"VOXELMILL_RECONCILE_SECONDS": str(RECONCILE_SECONDS)} | (own or {})),
-    }
+def _variables(request: ConnectRequest, own: dict[str, str]) -> dict[str, str]:
+    return {"VOXELMILL_INBOX_URL": request.target.address, **own}
 
 
 def _polling() -> dict[str, str]:
     return {"VOXELMILL_RECONCILE_SECONDS": str(advice.POLLING_SECONDS)}
-
-
-def _every(seconds: int) -> str:
-    return f"Ingest lists the bucket every {seconds} s too, for what no notification told of."

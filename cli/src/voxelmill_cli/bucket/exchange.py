@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +12,7 @@ import aio_pika
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from voxelmill_cli.bucket.steps import Step, StepState
-from voxelmill_cli.bucket.target import EXCHANGE
+from voxelmill_cli.bucket.target import EXCHANGE, OWN_EXCHANGES, ExchangeType
 from voxelmill_cli.errors import EXIT_INPUT_FAILED, EXIT_UNREACHABLE, CommandError
 from voxelmill_cli.interrupts import interruptible
 
@@ -34,11 +35,20 @@ class NotificationExchange:
         `amqp://user:password@host:port/vhost`, as this machine reaches it.
     name, exchange_type
         The exchange; it is durable.
+
+    Raises
+    ------
+    CommandError
+        If the name is of an exchange for events.
     """
 
     broker_url: str
     name: str = EXCHANGE
-    exchange_type: str = "topic"
+    exchange_type: ExchangeType = ExchangeType.TOPIC
+
+    def __post_init__(self) -> None:
+        if self.name.startswith(OWN_EXCHANGES):
+            raise CommandError(f"--exchange {self.name}: names with {OWN_EXCHANGES} are for events; give another")
 
     def step(self) -> Step:
         """Look whether the exchange stands.
@@ -81,6 +91,7 @@ class NotificationExchange:
         return asyncio.run(interruptible(self._on_channel(question)))
 
     async def _on_channel(self, question: Callable[[AbstractChannel], Coroutine[Any, Any, bool]]) -> bool:
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it would say stands in our line
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await aio_pika.connect(self.broker_url, timeout=ANSWER_SECONDS)

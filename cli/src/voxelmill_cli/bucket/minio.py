@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SECTION = "QueueConfigurations"
 TARGET = "VOXELMILL"
+ROUTING_KEY = "voxelmill"
 QUEUE_FOLDER = "/var/lib/voxelmill-notifications"
 
 
@@ -96,7 +97,7 @@ def server_settings(kind: StoreKind, push_url: str, exchange: NotificationExchan
         "ENABLE": "on",
         "URL": without_password(push_url),
         "EXCHANGE": exchange.name,
-        "ROUTING_KEY": "voxelmill",
+        "ROUTING_KEY": ROUTING_KEY,
         "QUEUE_DIR": QUEUE_FOLDER,
         "QUEUE_LIMIT": "100000",
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.bucket import rules
 from voxelmill_cli.bucket.administration import Administration, asking
-from voxelmill_cli.bucket.steps import Step, StepState
+from voxelmill_cli.bucket.steps import Step, StepState, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,8 @@ def notification_step(
         Whether it must be written even if it stands.
     """
     configuration = read_configuration(administration)
-    others = sum(len(configuration.get(name, ())) for name in rules.DESTINATIONS)
+    standing = [other for name in rules.DESTINATIONS for other in configuration.get(name, ())]
+    others = sum(other.get("Id") != rules.notification_id(administration.target.prefix) for other in standing)
     detail = f"s3:ObjectCreated:* of {administration.target.objects}"
 
     def put() -> None:
@@ -62,7 +63,4 @@ def notification_step(
     moved = rules.ours_elsewhere(configuration, entry) if entry is not None else None
     if moved is not None:
         detail += f"; until now to {moved}"
-        others -= 1
-    if others:
-        detail += f"; the {others} others that stand are kept"
-    return Step(TITLE, StepState.CHANGE if configuration else StepState.CREATE, detail, put)
+    return Step(TITLE, StepState.CHANGE if configuration else StepState.CREATE, kept(detail, others, "entry"), put)

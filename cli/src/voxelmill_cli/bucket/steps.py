@@ -82,6 +82,14 @@ class ConnectionPlan:
         return [step.line(number) for number, step in enumerate(self.steps, start=1)]
 
 
+def kept(detail: str, others: int, word: str) -> str:
+    """Say beside what is done that the entries of others stay."""
+    if not others:
+        return detail
+    plural = word[:-1] + "ies" if word.endswith("y") else f"{word}s"
+    return f"{detail}; {others} other {word if others == 1 else plural} kept"
+
+
 @dataclass(slots=True)
 class Progress:
     """What has been done of a plan."""

@@ -14,8 +14,18 @@ from voxelmill_shared.storage.keys import check_prefix
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXCHANGE = "voxelmill.notifications"
+EXCHANGE = "bucket.notifications"
 """One for all buckets: Ceph 16 uses one exchange of a broker for all its topics."""
+OWN_EXCHANGES = "voxelmill."
+"""What the names of the exchanges begin with that carry events, not notifications."""
+
+
+class ExchangeType(StrEnum):
+    """Of the exchange that a store publishes to."""
+
+    TOPIC = "topic"
+    FANOUT = "fanout"
+    DIRECT = "direct"
 
 
 class StoreKind(StrEnum):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.bucket import rules
 from voxelmill_cli.bucket.administration import Administration, RefusedError, asking
-from voxelmill_cli.bucket.steps import Step, StepState
+from voxelmill_cli.bucket.steps import Step, StepState, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,8 @@ def _cors_step(administration: Administration, origins: Sequence[str]) -> Step:
     found = standing.of("CORSRules")
     if rules.has_cors(found, wanted):
         return Step(CORS, StepState.STANDS, allowed)
-    return Step(CORS, _state(found), _beside(allowed, found), put)
+    others = [rule for rule in found if rule.get("ID") != wanted["ID"]]
+    return Step(CORS, StepState.CHANGE if found else StepState.CREATE, kept(allowed, len(others), "rule"), put)
 
 
 def _lifecycle_step(administration: Administration, days: int) -> Step:
@@ -73,7 +74,11 @@ def _lifecycle_step(administration: Administration, days: int) -> Step:
     rule = rules.standing_abort(found, prefix, days)
     if rule is not None:
         return Step(LIFECYCLE, StepState.STANDS, f"rule {rule[0] or 'without a name'}, after {rule[1]} days")
-    return Step(LIFECYCLE, _state(found), _beside(f"after {days} days", found), put)
+    wanted = rules.abort_rule(found, prefix, days)
+    others = [other for other in found if other.get("ID") != wanted["ID"]]
+    return Step(
+        LIFECYCLE, StepState.CHANGE if found else StepState.CREATE, kept(f"after {days} days", len(others), "rule"), put
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +115,3 @@ def _write(administration: Administration, title: str, ask: Callable[[Any], Any]
             return f"{title}: {StepState.LACKING} (it answered {error.code})"
         raise
     return None
-
-
-def _state(standing: Sequence[object]) -> StepState:
-    return StepState.CHANGE if standing else StepState.CREATE
-
-
-def _beside(detail: str, standing: Sequence[object]) -> str:
-    return f"{detail}; the {len(standing)} rules that stand are kept" if standing else detail
