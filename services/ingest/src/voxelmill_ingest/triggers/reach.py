@@ -28,24 +28,26 @@ class Reach:
     ----------
     name
         What is reached, for people: `SQS queue …`.
+    away
+        Whether it was out of reach when it was last asked.
     """
 
     name: str
+    away: bool = False
     _reason: str = "has not answered yet"
-    _away: bool = False
 
     def lost(self, reason: str) -> None:
         """Note that it is out of reach."""
         self._reason = reason
-        if not self._away:
-            self._away = True
+        if not self.away:
+            self.away = True
             log.warning("notifications wait", source=self.name, reason=reason)
 
     def found(self) -> None:
         """Note that it answered."""
         self._reason = ""
-        if self._away:
-            self._away = False
+        if self.away:
+            self.away = False
             log.info("notifications go on", source=self.name)
 
     async def check(self) -> None:

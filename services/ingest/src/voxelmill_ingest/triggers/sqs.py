@@ -64,15 +64,24 @@ class SqsSource:
         How many requests for messages wait at a time.
     visibility_seconds
         How long a message is hidden from others while it is in hand; after a crash it comes again that much later.
+    wait_seconds
+        How long SQS may hold a request while the queue is empty.
     """
 
     def __init__(
-        self, announcer: Announcer, queue_url: str, *, receivers: int = 4, visibility_seconds: int = 60
+        self,
+        announcer: Announcer,
+        queue_url: str,
+        *,
+        receivers: int = 4,
+        visibility_seconds: int = 60,
+        wait_seconds: int = WAIT_SECONDS,
     ) -> None:
         self._announcer = announcer
         self._url = queue_url
         self._receivers = receivers
         self._visibility = visibility_seconds
+        self._wait = wait_seconds
         self._reach = Reach(f"SQS queue {urlsplit(queue_url).path.rpartition('/')[2]}")
         self._broker = Reach("broker of the events")
         self._told: dict[str, None] = {}
@@ -96,7 +105,7 @@ class SqsSource:
             region = "us-east-1"  # it only has to be signed for some region: no server but Amazon's looks at it
         config = AioConfig(
             connect_timeout=5,
-            read_timeout=WAIT_SECONDS + 10,
+            read_timeout=self._wait + 10,
             max_pool_connections=self._receivers + 1,
             retries={"mode": "standard", "total_max_attempts": 2},
         )
@@ -122,7 +131,7 @@ class SqsSource:
                     VisibilityTimeout=self._visibility,
                 )
                 self._reach.found()
-                pause, wait = FIRST_PAUSE, WAIT_SECONDS
+                pause, wait = FIRST_PAUSE, self._wait
                 await self._settle_to_the_end(sqs, answer.get("Messages", []))
             except _SQS_ERRORS as error:
                 self._reach.lost(_reason(error))
