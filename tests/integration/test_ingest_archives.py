@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.ingest_kit import Clock, Ingest, of
-from voxelmill_ingest.ledger import ObjectChangedError
+from voxelmill_ingest.settlement import ObjectChangedError
 from voxelmill_ingest.unpack import Bounds
 from voxelmill_shared.events import Evidence, ObjectKind, ObjectRejected, ObjectUploaded, ObjectValidated
 

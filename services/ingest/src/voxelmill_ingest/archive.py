@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from voxelmill_ingest.assembly import archive_upload
 from voxelmill_ingest.findings import Refusal, Unpacked
-from voxelmill_ingest.ledger import ObjectChangedError
 from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.settlement import ObjectChangedError
 from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, Member, UnpackJob
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import ObjectMissingError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from voxelmill_ingest.reasons import Reason
 from voxelmill_shared.events import ObjectKind, ObjectRef, ObjectRejected, ObjectValidated
@@ -94,5 +94,3 @@ class ArchiveFormat(StrEnum):
 
 
 Finding: TypeAlias = Instance | Refusal | Unpacked
-FINDING: TypeAdapter[Finding] = TypeAdapter(Annotated[Finding, Field(discriminator="finding")])
-"""Reads a finding back from the ledger."""

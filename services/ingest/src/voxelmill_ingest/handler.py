@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from voxelmill_ingest.findings import ArchiveFormat, Refusal
 from voxelmill_ingest.inspection import inspect
-from voxelmill_ingest.ledger import ConflictError, ObjectChangedError, Rival
-from voxelmill_ingest.ranges import drive
+from voxelmill_ingest.ranges import FIRST_READ, drive
 from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.settlement import ConflictError, ObjectChangedError, Rival
 from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
 from voxelmill_shared.events import ObjectRef
 from voxelmill_shared.outcome import Done, Outcome, Reject
@@ -18,7 +18,7 @@ from voxelmill_shared.storage.keys import is_text
 if TYPE_CHECKING:
     from voxelmill_ingest.archive import Unpacker
     from voxelmill_ingest.assembler import Assembler
-    from voxelmill_ingest.findings import Finding
+    from voxelmill_ingest.findings import Finding, Instance
     from voxelmill_ingest.ledger import Ledger
     from voxelmill_shared.events import Event, ObjectUploaded, UploadCompleted
     from voxelmill_shared.outbox import OutboxRelay
@@ -68,13 +68,11 @@ class IngestObject:
 
     async def _settle(self, store: ObjectStore, event: ObjectUploaded) -> bool:
         looked_at = self.ledger.now()
-        stat = await store.head(event.object.key)
+        stat, head = await store.read_head(event.object.key, FIRST_READ)
         reference = ObjectRef(
             bucket=store.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id
         )
-        found: Finding | ArchiveFormat | None = await self.ledger.known(reference)
-        if found is None:
-            found = await drive(inspect(reference), lambda start, length: store.read(reference.key, start, length))
+        found: Finding | ArchiveFormat = await _look(store, reference, head)
         members: list[Event] = []
         if isinstance(found, ArchiveFormat):
             found, members = await self.unpack(reference, found, event.upload_id)
@@ -108,6 +106,29 @@ class CompleteUpload:
         if await self.ledger.complete_upload(event.upload_id, event.objects):
             self.assembler.kick()
         return Done()
+
+
+async def _look(store: ObjectStore, reference: ObjectRef, head: bytes) -> Instance | Refusal | ArchiveFormat:
+    """Tell what an object is by its head, and by what else of it that asks for.
+
+    Raises
+    ------
+    ObjectChangedError
+        If the object was replaced while it was read.
+    """
+    read_on = False
+
+    async def read(start: int, length: int) -> bytes:
+        nonlocal read_on
+        if start + length <= len(head):
+            return head[start : start + length]
+        read_on = True
+        return await store.read(reference.key, start, length)
+
+    found = await drive(inspect(reference), read)
+    if read_on and (await store.head(reference.key)).etag != reference.etag:
+        raise ObjectChangedError(f"{reference.address()}: replaced while it was looked at")
+    return found
 
 
 def _can_be_named(key: str) -> bool:

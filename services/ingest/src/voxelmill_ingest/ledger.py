@@ -1,66 +1,46 @@
-"""Writing down what became of an object: ledger, instances, series, uploads and outbox in one transaction.
+"""Writing down what became of objects: ledger, instances, series, uploads and outbox in one transaction.
 
-Everything here may be called again with the same arguments and then changes nothing but times; the same events go out
-again under the same ids. The row of the series is locked first, so the decisions about one series follow one another.
+What is asked for at the same time is written down together (`Together`, `Books`). Everything here may be called again
+with the same arguments and then changes nothing but times; the same events go out again under the same ids.
+
+Rows are locked before anything is decided, always in the same order: objects, uploads, series, each by their keys. So
+the decisions about one series follow one another, and no two replicas wait for each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from voxelmill_ingest import rows
 from voxelmill_ingest.assembly import evidence_of
-from voxelmill_ingest.findings import FINDING, Finding, Instance, Refusal, Unpacked
-from voxelmill_ingest.reasons import Reason
-from voxelmill_ingest.tables import instances, objects, outbox, series, upload_objects, uploads
-from voxelmill_shared.database import is_sqlite, reading, transaction
-from voxelmill_shared.errors import TransientError
-from voxelmill_shared.events import Envelope, ObjectRef, Severity
+from voxelmill_ingest.books import Books
+from voxelmill_ingest.findings import Instance
+from voxelmill_ingest.settlement import ConflictError, ObjectChangedError, Rival, Settlement
+from voxelmill_ingest.tables import outbox
+from voxelmill_ingest.together import Together
+from voxelmill_shared.database import transaction
 from voxelmill_shared.outbox import add
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from voxelmill_ingest.assembly import Patience
-    from voxelmill_shared.events import Event
+    from voxelmill_ingest.findings import Finding
+    from voxelmill_shared.events import Event, ObjectRef
 
-_RELATIVE = {Reason.CONFLICTING_INSTANCE, Reason.SERIES_IN_TWO_STUDIES}
-"""Reasons that depend on other objects, so they are found anew each time."""
-
-
-class ObjectChangedError(TransientError):
-    """The object was replaced while it was looked at: look again."""
-
-    error_class = "object-changed"
+MOST_AT_ONCE = 64
+"""How many objects are written down in one transaction at most."""
+_TRIES = 3
+"""How often another replica may insert what this one was about to insert."""
 
 
-class ConflictError(Exception):
-    """Another object already holds this instance with other content. Nothing was written down.
-
-    Whether that object still stands is the store's to say; settle again with the answer.
-    """
-
-    def __init__(self, other: ObjectRef) -> None:
-        super().__init__(other)
-        self.other = other
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """The object of a `ConflictError`, and whether it still stands."""
-
-    reference: ObjectRef
-    stands: bool
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ledger:
     """The ledger in its database.
 
@@ -71,24 +51,10 @@ class Ledger:
     source: str
     patience: Patience
     now: Callable[[], datetime]
+    _together: Together[Settlement, bool] = field(init=False, repr=False)
 
-    async def known(self, reference: ObjectRef) -> Instance | Refusal | None:
-        """Return what was found in this very content before, if it can be relied on without looking again."""
-        query = select(objects.c.finding).where(
-            objects.c.bucket == reference.bucket,
-            objects.c.key == reference.key,
-            objects.c.etag == reference.etag,
-            objects.c.size == reference.size,
-            objects.c.version_id.is_not_distinct_from(reference.version_id),
-        )
-        async with reading(self.engine) as connection:
-            stored = (await connection.execute(query)).scalar_one_or_none()
-        if stored is None:
-            return None
-        finding = FINDING.validate_python(stored, strict=False)
-        if isinstance(finding, Unpacked) or (isinstance(finding, Refusal) and finding.reason in _RELATIVE):
-            return None
-        return finding
+    def __post_init__(self) -> None:
+        self._together = Together(self._settle, MOST_AT_ONCE)
 
     async def settle(
         self,
@@ -104,18 +70,8 @@ class Ledger:
 
         Parameters
         ----------
-        reference
-            The object with its present content.
-        looked_at
-            When the store was asked for it.
-        finding
-            What it is.
-        upload_id
-            The upload that it was announced with.
-        rival
-            What became of an earlier `ConflictError`: this object is refused, or takes the place of one that is gone.
-        announce
-            Further events (the members of an archive).
+        reference, looked_at, finding, upload_id, rival, announce
+            See `Settlement`.
 
         Returns
         -------
@@ -129,233 +85,123 @@ class Ledger:
         ObjectChangedError
             If another content of the same object has been written down since.
         """
-        async with transaction(self.engine) as connection:
-            work = _Settling(self, connection, self.now(), reference, upload_id)
-            await work.check_present(looked_at)
-            changed = False
-            if isinstance(finding, Instance):
-                finding, changed = await work.place(finding, rival)
-            await work.displace(finding)
-            await work.record(finding)
-            due_now = await work.count(finding)
-            if isinstance(finding, Instance):
-                await work.touch(finding.series_instance_uid, changed=changed)
-            events = [finding.event(reference, upload_id), *announce]
-            await add(connection, outbox, [Envelope.wrap(event, self.source) for event in events])
-        return due_now
+        return await self._together(Settlement(reference, looked_at, finding, upload_id, rival, announce))
 
     async def missing(self, announced: ObjectRef, upload_id: str | None) -> bool:
         """Write down that an announced object is not there; true if that made series due.
 
         What is known of an object that once was there stays: deleting an input changes no result.
         """
-        now = self.now()
-        async with transaction(self.engine) as connection:
-            row = {
-                "bucket": announced.bucket,
-                "key": announced.key,
-                "etag": announced.etag,
-                "size": announced.size,
-                "version_id": announced.version_id,
-                "status": "missing",
-                "upload_id": upload_id,
-                "finding": None,
-                "first_seen": now,
-                "last_seen": now,
-            }
-            await _insert_if_new(connection, objects, row)
-            return await _Settling(self, connection, now, announced, upload_id).count(None)
+        return await self._together(Settlement(announced, self.now(), None, upload_id))
 
     async def complete_upload(self, upload_id: str, expected: int) -> bool:
         """Write down how many objects an upload has; true if all are settled, so that series are due."""
         now = self.now()
         async with transaction(self.engine) as connection:
-            row = {"upload_id": upload_id, "first_seen": now, "changed_at": now}
-            await _insert_if_new(connection, uploads, row)
-            change = update(uploads).where(uploads.c.upload_id == upload_id).values(expected=expected, changed_at=now)
-            settled = (await connection.execute(change.returning(uploads.c.settled))).scalar_one()
-            if settled < expected:
-                return False
-            await _make_due(connection, upload_id, now)
-        return True
+            books = Books(now, self.patience, self.source)
+            books.uploads = await rows.lock_uploads(connection, {upload_id}, now)
+            upload = books.uploads[upload_id]
+            upload.expected = expected
+            if upload.is_complete:
+                upload.series = (await rows.series_of_uploads(connection, {upload_id})).get(upload_id, set())
+                books.series = await rows.lock_series(connection, dict.fromkeys(upload.series), now)
+                books.make_due(upload.series, evidence_of(upload_id))
+            await rows.write_uploads(connection, books.uploads, now)
+            await rows.write_series(connection, books.series)
+        return upload.is_complete
+
+    async def _settle(self, wanted: Sequence[Settlement]) -> Sequence[bool | Exception]:
+        """Write down a batch; return for each settlement its result or its error."""
+        answers: dict[int, bool | Exception] = {}
+        left = list(enumerate(wanted))
+        while left:
+            # One settlement of each object at a time: the second must find what the first one wrote.
+            first: dict[tuple[str, str], tuple[int, Settlement]] = {}
+            for number, one in left:
+                first.setdefault(one.place, (number, one))
+            batch = list(first.values())
+            taken = {number for number, _ in batch}
+            left = [(number, one) for number, one in left if number not in taken]
+            results = await self._write([one for _, one in batch])
+            answers.update(zip((number for number, _ in batch), results, strict=True))
+        return [answers[number] for number in range(len(wanted))]
+
+    async def _write(self, batch: Sequence[Settlement]) -> Sequence[bool | Exception]:
+        """Write down a batch in one transaction; if the database refuses one of its rows, each by itself."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                return await self._transact(batch)
+            except IntegrityError as error:
+                # Another replica has inserted the same row first: now it is there, and is locked and updated.
+                if not tries_left:
+                    failure: Exception = error
+            except (SQLAlchemyError, ValueError) as error:
+                failure = error
+                break
+        if len(batch) == 1:
+            return [failure]
+        return [answer for one in batch for answer in await self._write([one])]
+
+    async def _transact(self, batch: Sequence[Settlement]) -> Sequence[bool | Exception]:
+        async with transaction(self.engine) as connection:
+            books = Books(self.now(), self.patience, self.source)
+            books.objects = await rows.lock_objects(connection, [one.place for one in batch])
+            answers: list[bool | Exception | None] = [_refusal(books, one) for one in batch]
+            present = [one for one, answer in zip(batch, answers, strict=True) if answer is None]
+            await _open(connection, books, present)
+            before = dict(books.instances)
+            for number, one in enumerate(batch):
+                if answers[number] is None:
+                    try:
+                        answers[number] = books.settle(one)
+                    except ConflictError as conflict:
+                        answers[number] = conflict
+            await rows.write_objects(connection, books.object_rows, books.objects)
+            await rows.write_instances(connection, before, books.instances)
+            await rows.write_upload_objects(connection, books.upload_rows)
+            await rows.write_uploads(connection, books.uploads, books.now)
+            await rows.write_series(connection, books.series)
+            await add(connection, outbox, books.envelopes)
+        return [answer for answer in answers if answer is not None]
 
 
-@dataclass(slots=True)
-class _Settling:
-    """One object's settlement inside its transaction."""
-
-    ledger: Ledger
-    connection: AsyncConnection
-    now: datetime
-    reference: ObjectRef
-    upload_id: str | None
-    seen_before: bool = field(default=False)
-    upload_complete: bool = field(default=False)
-
-    async def place(self, found: Instance, rival: Rival | None) -> tuple[Finding, bool]:
-        """Give an instance its place in its series.
-
-        Returns the finding as it is now, and whether the series changed.
-        """
-        study = await self._lock_series(found)
-        if study != found.study_instance_uid:
-            return _refused(found, Reason.SERIES_IN_TWO_STUDIES, f"the series is known in study {study}"), False
-        here = and_(
-            instances.c.series_instance_uid == found.series_instance_uid,
-            instances.c.sop_instance_uid == found.sop_instance_uid,
-        )
-        standing = (await self.connection.execute(select(instances).where(here))).one_or_none()
-        values = {**self.reference.model_dump(), "facts": found.model_dump(mode="json")}
-        if standing is None:
-            identity = {
-                "series_instance_uid": found.series_instance_uid,
-                "sop_instance_uid": found.sop_instance_uid,
-            }
-            await self.connection.execute(instances.insert().values(**identity, **values))
-            return found, True
-        other = _reference(standing)
-        if other.content() == self.reference.content():
-            if other.address() != self.reference.address():
-                # A copy, or the file was moved: this one was just seen to be there, the other may be gone by now.
-                await self.connection.execute(update(instances).where(here).values(**values))
-            return found, False
-        if other.address() != self.reference.address():
-            if rival is None or rival.reference != other:
-                raise ConflictError(other)
-            if rival.stands:
-                detail = f"{other.address()} is the same instance with other content"
-                return _refused(found, Reason.CONFLICTING_INSTANCE, detail), False
-        await self.connection.execute(update(instances).where(here).values(**values))
-        return found, True
-
-    async def _lock_series(self, found: Instance) -> str:
-        """Lock the row of the instance's series, made if it is new, and return its study."""
-        lock = select(series.c.study_instance_uid).where(series.c.series_instance_uid == found.series_instance_uid)
-        study: str | None = (await self.connection.execute(lock.with_for_update())).scalar_one_or_none()
-        if study is None:
-            row = {
-                "series_instance_uid": found.series_instance_uid,
-                "study_instance_uid": found.study_instance_uid,
-                "changed_at": self.now,
-            }
-            await _insert_if_new(self.connection, series, row)
-            study = (await self.connection.execute(lock.with_for_update())).scalar_one()
-        return study
-
-    async def displace(self, finding: Finding) -> None:
-        """Take out of their series the instances that this object's earlier content was."""
-        if not self.seen_before:
-            return
-        overwritten = [instances.c.bucket == self.reference.bucket, instances.c.key == self.reference.key]
-        if isinstance(finding, Instance):
-            overwritten.append(
-                or_(
-                    instances.c.series_instance_uid != finding.series_instance_uid,
-                    instances.c.sop_instance_uid != finding.sop_instance_uid,
-                )
-            )
-        removal = delete(instances).where(*overwritten).returning(instances.c.series_instance_uid)
-        for uid in sorted(set((await self.connection.execute(removal)).scalars())):
-            await self.touch(uid, changed=True)
-
-    async def check_present(self, looked_at: datetime) -> None:
-        """Lock the object's row, and refuse to write down a content that has been replaced meanwhile."""
-        here = select(objects.c.etag, objects.c.size, objects.c.last_seen, objects.c.status).where(
-            objects.c.bucket == self.reference.bucket, objects.c.key == self.reference.key
-        )
-        row = (await self.connection.execute(here.with_for_update())).one_or_none()
-        self.seen_before = row is not None
-        if row is None or row.status == "missing" or row.last_seen <= looked_at:
-            return
-        if (row.etag, row.size) != (self.reference.etag, self.reference.size):
-            raise ObjectChangedError(f"{self.reference.address()}: replaced while it was looked at")
-
-    async def record(self, finding: Finding) -> None:
-        """Write the object's row."""
-        columns = {
-            **self.reference.model_dump(),
-            "upload_id": self.upload_id,
-            "finding": finding.model_dump(mode="json"),
-            "last_seen": self.now,
-            "reason": "",
-            "series_instance_uid": "",
-            "sop_instance_uid": "",
-        }
-        match finding:
-            case Instance():
-                columns["status"] = "validated"
-            case Refusal():
-                columns["status"] = "skipped" if finding.reason.severity is Severity.SKIP else "rejected"
-                columns["reason"] = finding.reason.value
-            case Unpacked():
-                columns["status"] = "unpacked"
-        if not isinstance(finding, Unpacked):
-            columns["series_instance_uid"] = finding.series_instance_uid
-            columns["sop_instance_uid"] = finding.sop_instance_uid
-        statement = _insert(self.connection, objects).values(first_seen=self.now, **columns)
-        await self.connection.execute(statement.on_conflict_do_update(index_elements=["bucket", "key"], set_=columns))
-
-    async def count(self, finding: Finding | None) -> bool:
-        """Count the object as settled in its upload; true if that was the last one, so that series are due."""
-        if self.upload_id is None:
-            return False
-        settled = {
-            "upload_id": self.upload_id,
-            "bucket": self.reference.bucket,
-            "key": self.reference.key,
-            "series_instance_uid": finding.series_instance_uid if isinstance(finding, Instance) else "",
-        }
-        fresh = await _insert_if_new(self.connection, upload_objects, settled)
-        change = (
-            update(uploads)
-            .where(uploads.c.upload_id == self.upload_id)
-            .values(settled=uploads.c.settled + int(fresh), changed_at=self.now)
-        )
-        change = change.returning(uploads.c.settled, uploads.c.expected)
-        upload = (await self.connection.execute(change)).one_or_none()
-        if upload is None:
-            row = {"upload_id": self.upload_id, "first_seen": self.now, "changed_at": self.now}
-            await _insert_if_new(self.connection, uploads, row)
-            upload = (await self.connection.execute(change)).one()
-        self.upload_complete = upload.expected is not None and upload.settled >= upload.expected
-        if fresh and self.upload_complete:
-            await _make_due(self.connection, self.upload_id, self.now)
-        return self.upload_complete
-
-    async def touch(self, series_instance_uid: str, *, changed: bool) -> None:
-        """Set the series' timer: look at it at once if its upload is complete, else after a short while."""
-        values: dict[str, Any] = {"changed_at": self.now, "touches": series.c.touches + 1}
-        if self.upload_complete and self.upload_id is not None:
-            values["evidence"], wait = evidence_of(self.upload_id), None
-        else:
-            wait = self.ledger.patience.upload if self.upload_id is not None else self.ledger.patience.geometry
-            if changed:
-                values["evidence"] = None
-        values["due_at"] = self.now if wait is None else self.now + wait
-        change = update(series).where(series.c.series_instance_uid == series_instance_uid)
-        await self.connection.execute(change.values(**values))
+def _refusal(books: Books, one: Settlement) -> ObjectChangedError | None:
+    try:
+        books.check_present(one)
+    except ObjectChangedError as error:
+        return error
+    return None
 
 
-async def _make_due(connection: AsyncConnection, upload_id: str, now: datetime) -> None:
-    """Every series that an upload touched is complete."""
-    touched = select(upload_objects.c.series_instance_uid).where(upload_objects.c.upload_id == upload_id)
-    change = update(series).where(series.c.series_instance_uid.in_(touched))
-    await connection.execute(change.values(evidence=evidence_of(upload_id), due_at=now, touches=series.c.touches + 1))
+async def _open(connection: AsyncConnection, books: Books, batch: Sequence[Settlement]) -> None:
+    """Lock and read every row that the batch may need, beside the objects'."""
+    await _open_uploads(connection, books, batch)
+    found = [one.finding for one in batch if isinstance(one.finding, Instance)]
+    seen = [one.place for one in batch if one.place in books.objects]
+    studies: dict[str, str | None] = {}
+    for uid in await rows.series_of_objects(connection, seen):
+        studies[uid] = None
+    for upload in books.uploads.values():
+        studies |= dict.fromkeys(upload.series)
+    for instance in found:
+        studies[instance.series_instance_uid] = studies.get(instance.series_instance_uid) or instance.study_instance_uid
+    books.series = await rows.lock_series(connection, studies, books.now)
+    keys = [(instance.series_instance_uid, instance.sop_instance_uid) for instance in found]
+    books.instances = await rows.read_instances(connection, keys, seen)
 
 
-async def _insert_if_new(connection: AsyncConnection, table: Table, row: dict[str, Any]) -> bool:
-    statement = _insert(connection, table).values(**row).on_conflict_do_nothing()
-    return (await connection.execute(statement)).rowcount > 0
-
-
-def _insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
-
-
-def _refused(found: Instance, reason: Reason, detail: str) -> Refusal:
-    identity = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "modality")
-    return Refusal(reason=reason, detail=detail, **{name: getattr(found, name) for name in identity})
-
-
-def _reference(row: Any) -> ObjectRef:
-    return ObjectRef(bucket=row.bucket, key=row.key, etag=row.etag, size=row.size, version_id=row.version_id)
+async def _open_uploads(connection: AsyncConnection, books: Books, batch: Sequence[Settlement]) -> None:
+    places: dict[str, set[tuple[str, str]]] = {}
+    for one in batch:
+        if one.upload_id is not None:
+            places.setdefault(one.upload_id, set()).add(one.place)
+    books.uploads = await rows.lock_uploads(connection, places.keys(), books.now)
+    counted = await rows.counted_objects(connection, places)
+    completing = set()
+    for upload_id, upload in books.uploads.items():
+        upload.objects = counted.get(upload_id, set())
+        fresh = len(places[upload_id] - upload.objects)
+        if fresh and upload.expected is not None and upload.settled + fresh >= upload.expected:
+            completing.add(upload_id)
+    for upload_id, uids in (await rows.series_of_uploads(connection, completing)).items():
+        books.uploads[upload_id].series = uids
