@@ -118,6 +118,6 @@ async def test_a_quiet_filer_shows_at_once_that_it_is_alive(seaweedfs, bucket):
 async def test_a_filer_that_is_away_is_one_clear_line():
     """Nothing listens there: the reason, and soon."""
     stream = FilerStream(f"127.0.0.1:{free_ports(1)}", "/buckets/b/")
-    with pytest.raises(SourceUnavailableError, match="UNAVAILABLE: .*Connection refused"):
+    with pytest.raises(SourceUnavailableError, match=r"UNAVAILABLE: .*Connection refused"):
         async with asyncio.timeout(30), aclosing(stream.changes(1)) as changes:
             await anext(changes)
