@@ -121,7 +121,7 @@ class Installation:
             "VOXELMILL_RESULTS_URL": "s3://results",
             "VOXELMILL_SCRATCH": str(self.folder.scratch),
             "VOXELMILL_SEAWEEDFS_FILER": self.store.filer,
-            "VOXELMILL_RECONCILE_SECONDS": os.environ.get("VOXELMILL_RECONCILE_SECONDS", "5"),
+            "VOXELMILL_RECONCILE_SECONDS": os.environ.get("VOXELMILL_RECONCILE_SECONDS", "60"),
             **self.store.client_environment(),
         }
 

@@ -133,9 +133,10 @@ class PostgreSQL:
             command, capture_output=True, text=True, errors="replace", check=False, cwd="/", env=self._environment()
         )
         if done.returncode:
-            lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            reason = next((line for line in lines if "error" in line.lower()), (lines or ["it said nothing"])[-1])
-            raise StackError(f"PostgreSQL: {program} in {self.folder}: {reason.strip()}; make that right and try again")
+            said = (done.stderr or done.stdout).strip()
+            reason = re.search(r"(?:FATAL|PANIC|ERROR|error): +(.*)", said)
+            why = reason[1] if reason else said.rpartition("\n")[2]
+            raise StackError(f"{self.folder}: {program} of PostgreSQL: {why}; mend that or choose another folder", 1)
         return done.stdout
 
     def _as_account(self) -> tuple[str, ...]:
