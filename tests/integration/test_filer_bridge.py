@@ -35,6 +35,11 @@ from voxelmill_shared.transport.topology import INGEST, TOPOLOGY
 
 PROCESS = [sys.executable, str(Path(__file__).with_name("filer_process.py"))]
 PUTS = int(os.environ.get("VOXELMILL_TEST_FILER_PUTS", "150"))
+BURST = 10
+"""Objects that are put at the same time: what is in hand when the bridge dies is more than one."""
+DOWN = PUTS // BURST // 3 * BURST
+UP = PUTS // BURST // 2 * BURST
+"""Between which of the puts the broker is down."""
 LEASE_SECONDS = 1.0
 
 
@@ -284,12 +289,13 @@ class Processes:
             stdin=subprocess.DEVNULL,
         )
 
-    def kill_one(self):
-        """Kill -9 either of the two, and start another in its place."""
-        number = random.randrange(2)
-        self.running[number].kill()
-        self.running[number].wait()
-        self.running[number] = self._start()
+    def kill(self, *numbers):
+        """Kill -9 either or both of the two, and start others in their place."""
+        for number in numbers:
+            self.running[number].kill()
+        for number in numbers:
+            self.running[number].wait()
+            self.running[number] = self._start()
 
     def end(self):
         for process in self.running:
@@ -308,13 +314,15 @@ async def test_every_object_is_announced_though_bridges_and_broker_are_killed(tm
     keys = [f"{number % 7}/{number}.dcm" for number in range(PUTS)]
     try:
         killing = asyncio.create_task(_kill_bridges(processes))
-        for number, key in enumerate(keys):
-            await inbox.write(key, key.encode())
-            if number == PUTS // 2:
+        for first in range(0, PUTS, BURST):
+            await asyncio.gather(*(inbox.write(key, key.encode()) for key in keys[first : first + BURST]))
+            if first == DOWN:
                 await asyncio.to_thread(server.stop)
+            if first == UP:  # whichever bridge has read what was put meanwhile, it dies with it unconfirmed
+                await asyncio.to_thread(processes.kill, 0, 1)
                 server = RabbitMQServer(tmp_path / "data", server.port)
                 starting = asyncio.create_task(asyncio.to_thread(server.wait))
-            await asyncio.sleep(random.uniform(0, 0.04))  # at random moments of what goes on
+            await asyncio.sleep(random.uniform(0, 0.3))  # at random moments of what goes on
         await starting
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
@@ -334,4 +342,4 @@ async def test_every_object_is_announced_though_bridges_and_broker_are_killed(tm
 async def _kill_bridges(processes):
     while True:
         await asyncio.sleep(random.uniform(0.5, 3))
-        await asyncio.to_thread(processes.kill_one)
+        await asyncio.to_thread(processes.kill, random.randrange(2))
