@@ -149,8 +149,10 @@ class PostgreSQL:
         if subprocess.run([*become, *reach], capture_output=True, check=False, cwd="/").returncode == 0:
             return become
         # The folder, or the virtual environment, lies in a home that is closed to others. Being root, we may give the
-        # account the one right to pass through.
-        return (*become, "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+        # account the one right to pass through. The last option lets access(2), by which initdb looks for its fellows,
+        # see that right too.
+        pass_through = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
+        return (*become, *pass_through)
 
 
 def accepts(port: int) -> bool:
