@@ -1,4 +1,4 @@
-"""The transports under contract, each in turn: what passes with one passes with the other."""
+"""The transports and stores under contract, each in turn: what passes with one passes with the other."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract.transport_kit import Broker, delete_queues
+from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.transport.topology import QueueSpec, Topology
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.transport.base import Transport
 
 
@@ -42,3 +44,15 @@ async def work(broker: Broker, transport: Transport) -> QueueSpec:
     queue = broker.queue()
     await transport.declare(Topology((queue,)))
     return queue
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    """Give an empty store: a folder, or what begins with a prefix in a bucket."""
+    if request.param == "local":
+        opened = open_store(f"file://{tmp_path / 'store'}", bucket="results")
+        await opened.check()
+    else:
+        opened = open_store(f"s3://{request.getfixturevalue('bucket')}/some/prefix", bucket="results")
+    yield opened
+    await opened.close()

@@ -5,51 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
+from contract.storage_kit import MIB, listed, md5
+from voxelmill_shared.errors import ObjectChangedError, ObjectMissingError, UnsafeKeyError
 from voxelmill_shared.storage.connect import StoreAddressError, open_store
 from voxelmill_shared.storage.local import LocalStore
-from voxelmill_shared.storage.s3 import PART_BYTES, S3Store
+from voxelmill_shared.storage.s3_upload import PART_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from servers.seaweedfs import S3Server
-    from voxelmill_shared.storage.base import ObjectStat, ObjectStore
-
-MIB = 1 << 20
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    """Give an empty store: a folder, or what begins with a prefix in a bucket."""
-    if request.param == "local":
-        opened = open_store(f"file://{tmp_path / 'store'}", bucket="results")
-        await opened.check()
-    else:
-        opened = open_store(f"s3://{request.getfixturevalue('bucket')}/some/prefix", bucket="results")
-    yield opened
-    await opened.close()
-
-
-async def listed(store: ObjectStore, prefix: str = "") -> dict[str, ObjectStat]:
-    """List by key, and make sure that no object comes twice."""
-    found = [stat async for stat in store.list(prefix)]
-    by_key = {stat.key: stat for stat in found}
-    assert len(by_key) == len(found)
-    return by_key
-
-
-def md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+    from voxelmill_shared.storage.base import ObjectStore
 
 
 async def test_what_is_written_is_read_back(store: ObjectStore) -> None:
@@ -196,71 +165,6 @@ async def test_list_goes_on_past_one_page(store: ObjectStore) -> None:
     assert set(await listed(store)) == keys
 
 
-ODD = [
-    "a b",
-    "a+b",
-    "100%",
-    "%2B",
-    "a?b#c&d=e",
-    "Zähne",
-    "Za\u0308hne",
-    "牙/齒",
-    "🦷/🩻.dcm",
-    "~!@$^*()_-'\";:,<>[]{}|`",
-    "...",
-]
-
-
-@pytest.mark.parametrize("key", ODD)
-async def test_odd_keys_are_kept_as_they_are(store: ObjectStore, key: str, tmp_path: Path) -> None:
-    """Keys are raw: nothing is decoded, encoded or normalised on the way."""
-    await store.write(f"odd/{key}", key.encode())
-    assert set(await listed(store)) == {f"odd/{key}"}
-    assert set(await listed(store, f"odd/{key[:1]}")) == {f"odd/{key}"}
-    assert (await store.head(f"odd/{key}")).key == f"odd/{key}"
-    assert await store.read(f"odd/{key}") == key.encode()
-    assert (await store.fetch(f"odd/{key}", tmp_path / "f")).read_bytes() == key.encode()
-    await store.delete(f"odd/{key}")
-    assert not await listed(store)
-
-
-# No control characters: XML, in which S3 answers, cannot hold most of them. No backslash: SeaweedFS makes it `/`.
-# Parts within what every disk can hold.
-PARTS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=40)
-KEYS = st.lists(PARTS.filter(lambda part: part not in {".", ".."}), min_size=1, max_size=4).map("/".join)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=KEYS)
-async def test_any_key_is_kept_as_it_is(store: ObjectStore, key: str) -> None:
-    """What `check_key` accepts can be written, listed and read by the same name."""
-    key = f"{uuid.uuid4().hex}/{key}"
-    await store.write(key, key.encode())
-    assert set(await listed(store, key[:33])) == {key}
-    assert await store.read(key) == key.encode()
-
-
-@pytest.mark.parametrize("key", ["", "/etc/passwd", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\0b", "k" * 1025])
-async def test_unsafe_keys_are_refused_by_everything(store: ObjectStore, key: str, tmp_path: Path) -> None:
-    """No operation takes a key that would leave the store or could not be kept faithfully."""
-    source = tmp_path / "source"
-    source.write_bytes(b"x")
-    for operation in (
-        store.head(key),
-        store.exists(key),
-        store.read(key),
-        store.fetch(key, tmp_path),
-        store.write(key, b"x"),
-        store.write_file(key, source),
-        store.delete(key),
-    ):
-        with pytest.raises(UnsafeKeyError):
-            await operation
-    with pytest.raises(UnsafeKeyError):
-        await listed(store, "../a")
-    assert not await listed(store)
-
-
 async def test_fetching_brings_a_file(store: ObjectStore, tmp_path: Path) -> None:
     """The file holds the object, whatever its key would do to a path; two keys give two files."""
     await store.write("a/1.dcm", b"one")
@@ -270,6 +174,18 @@ async def test_fetching_brings_a_file(store: ObjectStore, tmp_path: Path) -> Non
     assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
     await store.write("a/1.dcm", b"three")
     assert (await store.fetch("a/1.dcm", tmp_path / "new" / "folder")).read_bytes() == b"three"
+
+
+async def test_fetching_one_content_brings_no_other(store: ObjectStore, tmp_path: Path) -> None:
+    """Who names the content by its ETag gets that content, or is told that it is gone."""
+    written = await store.write("a", b"old!")
+    assert (await store.fetch("a", tmp_path / "f", etag=written.etag)).read_bytes() == b"old!"
+    await store.write("a", b"new!")
+    with pytest.raises(ObjectChangedError):
+        await store.fetch("a", tmp_path / "f", etag=written.etag)
+    await store.delete("a")
+    with pytest.raises(ObjectMissingError):
+        await store.fetch("a", tmp_path / "f", etag=written.etag)
 
 
 @pytest.mark.parametrize("size", [0, 1000, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES + 3 * MIB])
@@ -336,218 +252,6 @@ async def test_list_beside_writers_gives_what_stands_throughout(store: ObjectSto
         assert staying <= set(await listed(store))
     coming_and_going = False
     await asyncio.gather(*others)
-
-
-async def test_store_that_is_down_is_unavailable(
-    unused_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody listens, or the root is no folder: worth a retry, and said in one line that names the store."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    (tmp_path / "root").write_bytes(b"a file")
-    down: list[ObjectStore] = [
-        S3Store("bucket", endpoint_url=f"http://127.0.0.1:{unused_port}", tries=1),
-        LocalStore(tmp_path / "root"),
-    ]
-    for store in down:
-        for operation in (store.check(), listed(store)):
-            with pytest.raises(StoreUnavailableError, match=r"bucket|root") as caught:
-                await operation
-            assert "\n" not in str(caught.value)
-        with pytest.raises(StoreUnavailableError, match=r"bucket/a/b|root"):
-            await store.write("a/b", b"x")
-        await store.close()
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """Give a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-async def test_server_that_falls_silent_is_unavailable() -> None:
-    """A connection on which nothing comes ends in an error, not in a wait without end."""
-    connected: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: connected.append(writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    store = S3Store("bucket", endpoint_url=f"http://127.0.0.1:{port}", tries=1, read_seconds=0.2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "x")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-        with pytest.raises(StoreUnavailableError):
-            await store.read("a")
-    await store.close()
-    assert connected
-    for writer in connected:
-        writer.close()
-        await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
-
-
-@pytest.mark.parametrize(
-    ("bucket_status", "code", "expected"),
-    [
-        (200, "AccessDenied", ObjectUnreadableError),
-        (200, "InvalidObjectState", ObjectUnreadableError),  # archived
-        (200, "InvalidAccessKeyId", StoreUnavailableError),
-        (403, "AccessDenied", StoreUnavailableError),
-        (503, "AccessDenied", StoreUnavailableError),
-    ],
-)
-async def test_object_that_is_refused_is_told_from_a_store_that_is(
-    bucket_status: int, code: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A wait for the one could be for ever, a wait for the other ends when the store is mended."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        method, target, _ = request.splitlines()[0].split(" ")
-        status = bucket_status if target.split("?")[0] == "/bucket" else 403
-        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>" if method == "GET" else ""
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
-        await writer.drain()
-        writer.close()
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    store = S3Store("bucket", endpoint_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tries=1)
-    for operation in (store.read("a"), store.fetch("a", tmp_path)):
-        with pytest.raises(expected):
-            await operation
-    with pytest.raises(StoreUnavailableError):
-        await store.write("a", b"x")
-    if code != "InvalidAccessKeyId":  # a HEAD does not say why it is refused
-        with pytest.raises(expected):
-            await store.head("a")
-    await store.close()
-    server.close()
-    await server.wait_closed()
-
-
-@pytest.mark.s3
-async def test_missing_bucket_and_wrong_credentials_are_unavailable(
-    s3_environment: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither is "no such object": the store as a whole cannot be used, and the reason says why."""
-    store = S3Store(f"no-such-bucket-{uuid.uuid4().hex[:8]}")
-    for operation in (store.check(), store.write("a", b"x"), store.exists("a"), store.read("a"), listed(store)):
-        with pytest.raises(StoreUnavailableError, match="no such bucket"):
-            await operation
-    await store.close()
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    store = S3Store("whatever")
-    with pytest.raises(StoreUnavailableError, match=r"secret key|access denied"):
-        await store.write("a", b"x")
-    await store.close()
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    store = S3Store("whatever")
-    with pytest.raises(StoreUnavailableError, match="credentials"):
-        await store.write("a", b"x")
-    await store.close()
-    assert s3_environment.endpoint.startswith("http://127.0.0.1:")
-
-
-@pytest.mark.s3
-async def test_multipart_upload_that_fails_leaves_nothing(
-    bucket: str, s3_environment: S3Server, tmp_path: Path
-) -> None:
-    """A file that cannot be read to its end: no object, and no upload that costs money for ever."""
-    source = tmp_path / "source"
-    source.write_bytes(bytes(PART_BYTES + 1))
-    store = S3Store(bucket)
-
-    class DiesHalfWay(type(source)):  # type: ignore[misc]
-        def open(self, *args: object, **options: object) -> object:
-            file = super().open(*args, **options)
-            read = file.read
-
-            class File:
-                fileno, close = file.fileno, file.close
-
-                def read(self, size: int = -1) -> bytes:
-                    if file.tell():
-                        raise OSError(5, "Input/output error")
-                    return bytes(read(size))
-
-            return File()
-
-    with pytest.raises(OSError, match="Input/output"):
-        await store.write_file("big", DiesHalfWay(source))
-    assert not await store.exists("big")
-    await store.close()
-    client = s3_environment.client()
-    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
-    client.close()
-
-
-@pytest.mark.s3
-async def test_what_other_tools_put_into_a_bucket(bucket: str, s3_environment: S3Server) -> None:
-    """Folders that a console drew are no objects, and objects outside the prefix are not ours."""
-    client = s3_environment.client()
-    client.put_object(Bucket=bucket, Key="inbox/folder/", Body=b"")
-    client.put_object(Bucket=bucket, Key="inbox/folder/a.dcm", Body=b"x")
-    client.put_object(Bucket=bucket, Key="inbox-2/b.dcm", Body=b"x")
-    client.close()
-    store = open_store(f"s3://{bucket}/inbox/")
-    assert store.bucket == bucket
-    assert set(await listed(store)) == {"folder/a.dcm"}
-    await store.close()
-
-
-@pytest.mark.s3
-async def test_download_that_breaks_is_taken_up_where_it_broke(bucket: str, s3_environment: S3Server) -> None:
-    """A connection that is cut in the middle of a body costs a new request for the rest, not the download."""
-    store = S3Store(bucket)
-    body = os.urandom(3 * MIB)
-    await store.write("big", body)
-    await store.close()
-    host, port = s3_environment.endpoint.removeprefix("http://").split(":")
-    cuts = 2
-    relays = set()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal cuts
-        relays.add(asyncio.current_task())
-        server_reader, server_writer = await asyncio.open_connection(host, int(port))
-
-        async def up() -> None:
-            while data := await reader.read(65536):
-                server_writer.write(data)
-
-        upward = asyncio.create_task(up())
-        passed = 0
-        try:
-            while data := await server_reader.read(65536):
-                passed += len(data)
-                if passed > MIB and cuts:
-                    cuts -= 1
-                    break
-                writer.write(data)
-                await writer.drain()
-        finally:
-            upward.cancel()
-            for end in (writer, server_writer):
-                end.close()
-                await end.wait_closed()
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    through = S3Store(bucket, endpoint_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert await through.read("big") == body
-    assert not cuts
-    await through.close()
-    for task in relays:
-        task.cancel()
-    await asyncio.gather(*relays, return_exceptions=True)
-    server.close()
-    await server.wait_closed()
 
 
 async def test_hundred_small_files_are_quick(store: ObjectStore) -> None:
