@@ -1,4 +1,5 @@
-"""Ask the service in this container how it is. usage: healthy.py [/readyz | /healthz]
+# ruff: noqa: INP001 - a script that stands alone in an image
+"""Ask the service in this container how it is; usage: healthy.py [/readyz | /healthz].
 
 Exit code 0 if it answers 200, else 1 and one line that says why. It needs the standard library alone, for no image has
 curl, and it starts no part of Voxelmill.
