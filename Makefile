@@ -12,7 +12,7 @@ SCALE ?=
 NAME ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-.PHONY: help setup setup-dev demo up down ps logs test check format lock bench bench-% clean
+.PHONY: help setup setup-dev demo up down ps logs test test-ceph check format lock bench bench-% clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,11 @@ logs:  ## Follow the logs, or one [NAME=mesh-1]
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
 	@tools/setup servers
 	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90)
+
+test-ceph: setup-dev  ## Run the tests against a private Ceph (0.5 GB of Debian packages)
+	@tools/setup servers
+	@tools/setup ceph
+	@$(BIN)/python -m pytest tests/ceph -q $(PYTEST_ARGS)
 
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,56 @@
+"""Ceph, for tests that are run when they are asked for by name: `make test-ceph`, or `pytest tests/ceph`."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.conftest import phantom, series  # noqa: F401 - fixtures
+from servers.ceph import ceph  # noqa: F401 - a fixture
+from voxelmill_shared.storage.s3 import PART_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers.ceph import CephGateway
+
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave these tests out of a run that did not name them: they need 0.5 GB of packages."""
+    named = (config.invocation_params.dir / argument.split("::")[0] for argument in config.args)
+    return None if any(path.resolve().is_relative_to(HERE) for path in named) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect what is known to fail on Ceph, so that it is noticed when it does not any more."""
+    empty_etag = pytest.mark.xfail(reason="Ceph 16 completes multipart uploads with an empty ETag", strict=True)
+    for item in items:
+        if item.path.is_relative_to(HERE) and isinstance(item, pytest.Function):
+            size = item.callspec.params.get("size", 0) if hasattr(item, "callspec") else 0
+            if item.originalname == "test_files_of_any_size_are_written_whole" and size > PART_BYTES:
+                item.add_marker(empty_etag)
+
+
+@pytest.fixture
+def s3_environment(ceph: CephGateway, monkeypatch: pytest.MonkeyPatch) -> CephGateway:  # noqa: F811 - the fixture
+    """Let everything in this process that speaks S3 find the gateway."""
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    for name, value in ceph.environment().items():
+        monkeypatch.setenv(name, value)
+    return ceph
+
+
+@pytest.fixture
+def bucket(s3_environment: CephGateway) -> Iterator[str]:
+    """Give the name of a fresh bucket of the gateway; it goes with the cluster."""
+    name = f"test.{uuid.uuid4().hex[:16]}"
+    client = s3_environment.client()
+    client.create_bucket(Bucket=name)
+    yield name
+    client.close()
