@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
+from e2e.processes import SERVICES, free_port, running, wait_until_ready
 from voxelmill_shared import catalog
 from voxelmill_shared.catalog import JobStatus
 from voxelmill_shared.database import open_database, reading
@@ -25,14 +21,6 @@ from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.transport.base import Message
 from voxelmill_shared.transport.connect import open_transport
 from voxelmill_shared.transport.topology import TOPOLOGY
-
-SERVICES = ("ingest", "thumbnail", "segment", "mesh", "index", "gateway")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -52,30 +40,9 @@ def environment(rabbitmq_vhost_url, bucket, database, tmp_path):
 
 @pytest.fixture
 def processes(environment):
-    """Start all services; end them by SIGTERM, and hold them to exit code 0."""
-    running, ports = {}, {name: free_port() for name in SERVICES}
-    for name in SERVICES:
-        running[name] = subprocess.Popen(
-            [sys.executable, "-m", f"voxelmill_{name}"],
-            env={**environment, "VOXELMILL_PORT": str(ports[name])},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    try:
+    """Start all services."""
+    with running(environment) as ports:
         yield ports
-    finally:
-        for process in running.values():
-            process.send_signal(signal.SIGTERM)
-        ended = {name: (process.communicate(timeout=60)[1], process.returncode) for name, process in running.items()}
-    assert {name: code for name, (_, code) in ended.items()} == dict.fromkeys(SERVICES, 0), ended
-
-
-def ready(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return json.load(answer)["ready"]
-    except (urllib.error.URLError, ConnectionError):
-        return False
 
 
 @pytest.mark.rabbitmq
@@ -84,10 +51,7 @@ def ready(port):
 async def test_a_series_goes_through_six_processes(processes, environment, series):
     """Objects in a bucket, events on RabbitMQ: complete in the catalog, every artefact in the bucket with its digest."""
     deadline = time.monotonic() + 120
-    while not all([await asyncio.to_thread(ready, port) for port in processes.values()]):
-        assert time.monotonic() < deadline, "the services did not become ready"
-        await asyncio.sleep(0.1)
-
+    await asyncio.to_thread(wait_until_ready, processes)
     inbox = open_store(environment["VOXELMILL_INBOX_URL"], bucket="inbox")
     results = open_store(environment["VOXELMILL_RESULTS_URL"], bucket="results")
     transport = open_transport(environment["VOXELMILL_BROKER_URL"])

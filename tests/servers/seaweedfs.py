@@ -56,12 +56,19 @@ class S3Server:
         )
 
 
-def start(weed: str) -> tuple[PrivateServer, dict[str, str]]:
-    """Start a server on free ports; another process may take one first, so try again."""
+def start(weed: str, *, webhook: tuple[str, str] | None = None) -> tuple[PrivateServer, dict[str, str]]:
+    """Start a server on free ports; another process may take one first, so try again.
+
+    `webhook` is the address that it tells of every change, and the bearer token that it shows there.
+    """
     for tries_left in reversed(range(TRIES)):
         folder = fresh_folder("seaweedfs")
         described = SeaweedFS(folder, free_ports(PORTS, also=[GRPC]), "voxelmill", secrets.token_urlsafe(24))
         described.configure()
+        if webhook is not None:
+            (folder / "notification.toml").write_text(
+                f'[notification.webhook]\nenabled = true\nendpoint = "{webhook[0]}"\nbearer_token = "{webhook[1]}"\n'
+            )
         program = described.server(weed)
         server = PrivateServer(program.as_arguments(), folder, goodbye="SIGKILL")  # nothing of it is kept
         try:

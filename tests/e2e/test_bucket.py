@@ -1,0 +1,207 @@
+"""An object put is enough: objects go into a bucket by any S3 client, and results appear. Nothing else is done.
+
+Three ways lead from the put to ingest, each of them alone here: SeaweedFS's webhook, its filer's stream, and, with both
+off, the reconciler. Which of them found the objects is read from ingest's metrics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from contextlib import contextmanager, suppress
+
+import pydicom
+import pytest
+
+from e2e.processes import SERVICES, free_port, metrics, running, wait_until_ready
+from servers.seaweedfs import S3Server, start, weed_program
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.s3, pytest.mark.postgresql]
+
+WORKERS = tuple(name for name in SERVICES if name != "gateway")
+PART = 5 << 20
+SECONDS = 120
+ONE_BUCKET = {"INBOX": "s3://all/in box", "WORK": "s3://all/work", "RESULTS": "s3://all/results"}
+SEPARATE = {"INBOX": "s3://inbox", "WORK": "s3://work", "RESULTS": "s3://results/of/ct"}
+
+
+@contextmanager
+def store(*, webhook=None):
+    """A SeaweedFS of the test's own: every object in it is the test's or Voxelmill's."""
+    server, facts = start(weed_program(), webhook=webhook)
+    try:
+        yield S3Server(**facts)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def installation(server, broker_url, database_url, scratch, places, *, ports=None, **settings):
+    """Voxelmill's processes on a store, with its buckets made."""
+    client = server.client()
+    for bucket in {place.split("/")[2] for place in places.values()}:
+        client.create_bucket(Bucket=bucket)
+    client.close()
+    environment = {
+        **os.environ,
+        **server.environment(),
+        "VOXELMILL_BROKER_URL": broker_url,
+        "VOXELMILL_DATABASE_URL": database_url,
+        **{f"VOXELMILL_{role}_URL": place for role, place in places.items()},
+        "VOXELMILL_SCRATCH": str(scratch),
+        "VOXELMILL_ORGAN": "lungs",
+        "VOXELMILL_GEOMETRY_SECONDS": "2",
+        "VOXELMILL_QUIET_SECONDS": "4",
+        **{f"VOXELMILL_{name}": value for name, value in settings.items()},
+    }
+    with running(environment, WORKERS, ports=ports) as taken:
+        wait_until_ready(taken)
+        yield taken["ingest"]
+
+
+def place(address):
+    """Bucket and key prefix of an address."""
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def put_series(client, address, series, tmp_path):
+    """Put every instance, one of them in two parts; return the keys under the inbox."""
+    bucket, prefix = place(address)
+    paths = sorted(series.iterdir())
+    for path in paths[1:]:
+        client.upload_file(str(path), bucket, f"{prefix}chest/{path.name}")
+    large = pydicom.dcmread(paths[0])
+    large.private_block(0x0009, "VOXELMILL TEST", create=True).add_new(0x01, "OB", bytes(PART))
+    large.save_as(tmp_path / "large.dcm")
+    body = (tmp_path / "large.dcm").read_bytes()
+    upload = {"Bucket": bucket, "Key": f"{prefix}chest/{paths[0].name}"}
+    upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
+    pieces = [body[:PART], body[PART:]]
+    tags = [client.upload_part(**upload, PartNumber=n, Body=piece)["ETag"] for n, piece in enumerate(pieces, 1)]
+    parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
+    client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    return [f"chest/{path.name}" for path in paths]
+
+
+def results_of(client, address, keys):
+    """Wait for a receipt of all these objects; hold every artefact that it names to its digest."""
+    bucket, prefix = place(address)
+    deadline = time.monotonic() + SECONDS
+    receipt = None
+    while receipt is None:
+        assert time.monotonic() < deadline, "no results"
+        listed = [found["Key"] for found in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+        for key in (key for key in listed if key.endswith("/receipt.json")):
+            with suppress(client.exceptions.NoSuchKey):
+                found = json.load(client.get_object(Bucket=bucket, Key=key)["Body"])
+                if len(found["inputs"]) == len(keys):
+                    receipt, folder = found, key.removesuffix("receipt.json")
+        time.sleep(0.2)
+    assert sorted(one["object"]["key"] for one in receipt["inputs"]) == sorted(keys)
+    names = [artefact["name"] for artefact in receipt["artefacts"]]
+    assert {name.partition("/")[0] for name in names} == {"thumbnails", "segmentation", "meshes"}
+    for artefact in receipt["artefacts"]:
+        body = client.get_object(Bucket=bucket, Key=folder + artefact["name"])["Body"].read()
+        assert hashlib.sha256(body).hexdigest() == artefact["sha256"]
+
+
+def found(port):
+    """How ingest came to know of objects: the counters that are not zero."""
+    counted = metrics(port)
+    ways = {
+        name.removeprefix("voxelmill_").removesuffix("{}"): value
+        for name, value in counted.items()
+        if value and name.startswith(("voxelmill_notifications_total", "voxelmill_objects_found_by_reconciler_total"))
+    }
+    taken = sum(
+        value
+        for name, value in counted.items()
+        if name.startswith("voxelmill_messages_settled_total") and "type=object.uploaded.v1" in name
+    )
+    return ways, taken
+
+
+@pytest.fixture
+def client():
+    """Give what opens a client that is closed at the end."""
+    opened = []
+
+    def open_client(server):
+        opened.append(server.client())
+        return opened[-1]
+
+    yield open_client
+    for one in opened:
+        one.close()
+
+
+def test_through_the_webhook_alone(series, tmp_path, rabbitmq_vhost_url, database, client):
+    """SeaweedFS pushes every change; one bucket holds inbox, work and results, and results are never taken in."""
+    port, token = free_port(), secrets.token_hex(16)
+    with (
+        store(webhook=(f"http://127.0.0.1:{port}/notifications", token)) as server,
+        installation(
+            server,
+            rabbitmq_vhost_url,
+            database,
+            tmp_path / "scratch",
+            ONE_BUCKET,
+            ports={"ingest": port},
+            NOTIFICATION_TOKEN=token,
+            RECONCILE_SECONDS="0",
+        ) as ingest,
+    ):
+        keys = put_series(client(server), ONE_BUCKET["INBOX"], series, tmp_path)
+        results_of(client(server), ONE_BUCKET["RESULTS"], keys)
+        ways, taken = found(ingest)
+    assert ways.pop("notifications_total{outcome=outside,source=http}") >= len(keys)  # results of the same bucket
+    assert ways.pop("notifications_total{outcome=ignored,source=http}") >= 2  # parts and folders
+    assert ways == {"notifications_total{outcome=announced,source=http}": len(keys)}
+    assert taken == len(keys)
+
+
+def test_through_the_filers_stream_alone(series, tmp_path, rabbitmq_vhost_url, database, client):
+    """The bridge reads SeaweedFS's stream; inbox, work and results are buckets of their own."""
+    with (
+        store() as server,
+        installation(
+            server,
+            rabbitmq_vhost_url,
+            database,
+            tmp_path / "scratch",
+            SEPARATE,
+            SEAWEEDFS_FILER=server.filer,
+            RECONCILE_SECONDS="0",
+        ) as ingest,
+    ):
+        keys = put_series(client(server), SEPARATE["INBOX"], series, tmp_path)
+        results_of(client(server), SEPARATE["RESULTS"], keys)
+        ways, taken = found(ingest)
+    assert ways.pop("notifications_total{outcome=ignored,source=seaweedfs}") >= 2
+    assert ways == {"notifications_total{outcome=announced,source=seaweedfs}": len(keys)}
+    assert taken == len(keys)
+
+
+def test_through_the_reconciler_alone(series, tmp_path, rabbitmq_vhost_url, database, client):
+    """No notification at all: the inbox is listed, and results under another prefix of the bucket are left alone."""
+    with (
+        store() as server,
+        installation(
+            server,
+            rabbitmq_vhost_url,
+            database,
+            tmp_path / "scratch",
+            ONE_BUCKET,
+            RECONCILE_SECONDS="1",
+            RECONCILE_GRACE_SECONDS="0",
+        ) as ingest,
+    ):
+        keys = put_series(client(server), ONE_BUCKET["INBOX"], series, tmp_path)
+        results_of(client(server), ONE_BUCKET["RESULTS"], keys)
+        ways, taken = found(ingest)
+    assert ways == {"objects_found_by_reconciler_total": len(keys)}
+    assert taken == len(keys)
