@@ -27,6 +27,7 @@ from voxelmill_shared.storage.cache import CachedContent
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix, printable
 from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
+from voxelmill_shared.storage.s3_plain import PlainGet, stat_of, stat_of_headers
 from voxelmill_shared.storage.s3_stream import STREAM_TRIES, ObjectStream, bare
 from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload
 
@@ -116,7 +117,9 @@ class S3Store:
             response_checksum_validation="when_required",
         )
         self._stack = AsyncExitStack()
+        self._session: Any = None
         self._opened: Any = None
+        self._plain: PlainGet | None = None
         self._opening = asyncio.Lock()
         self._bucket_seen = False
         self._memory = ByteBudget()
@@ -149,7 +152,7 @@ class S3Store:
             if not self._bucket_seen:  # HEAD has no body that would tell a missing bucket from a missing object
                 await self.check()
             raise
-        return _stat(key, answer)
+        return stat_of(key, answer)
 
     async def exists(self, key: str) -> bool:
         """Whether the object is there."""
@@ -176,6 +179,11 @@ class S3Store:
         full = self._full(key)
         client = await self._client()
         async with self._reading(key):
+            if self._plain is None:
+                self._plain = await PlainGet.of(client, self._session, self._bucket)
+            if answered := await self._plain.beginning(full, length):
+                headers, head = answered
+                return stat_of_headers(key, headers), head
             for tries_left in reversed(range(STREAM_TRIES)):
                 try:
                     answer = await client.get_object(Bucket=self._bucket, Key=full, Range=f"bytes=0-{length - 1}")
@@ -192,7 +200,7 @@ class S3Store:
                     if not stat.size or not tries_left:
                         return stat, b""
                 else:
-                    return _stat(key, answer), head[:length]
+                    return stat_of(key, answer), head[:length]
         raise AssertionError("the last try raises or returns")
 
     async def fetch(self, key: str, directory: Path, *, etag: str | None = None) -> Path:
@@ -310,14 +318,15 @@ class S3Store:
 
     async def close(self) -> None:
         """Let go of connections. The next call opens them again."""
-        stack, self._stack, self._opened = self._stack, AsyncExitStack(), None
+        stack, self._stack, self._opened, self._plain = self._stack, AsyncExitStack(), None, None
         await stack.aclose()
 
     async def _client(self) -> Any:
         async with self._opening:
             if self._opened is None:
                 with answering(self._address, ""):
-                    context = get_session().create_client("s3", config=self._config, **self._options)
+                    self._session = get_session()
+                    context = self._session.create_client("s3", config=self._config, **self._options)
                     self._opened = await self._stack.enter_async_context(context)
             return self._opened
 
@@ -386,15 +395,3 @@ def _digests(body: bytes) -> tuple[str, str]:
     """Return the SHA-256 in hex, and the MD5 as a header has it."""
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
     return hashlib.sha256(body).hexdigest(), base64.b64encode(md5).decode()
-
-
-def _stat(key: str, answer: dict[str, Any]) -> ObjectStat:
-    """Read what the answer to a HEAD, or to a GET of a range, says of the object."""
-    whole = answer.get("ContentRange", "").rpartition("/")[2]
-    size = int(whole) if whole.isdigit() else answer["ContentLength"]
-    return ObjectStat(key, size, bare(answer["ETag"]), answer["LastModified"], _version(answer))
-
-
-def _version(answer: dict[str, Any]) -> str | None:
-    version = answer.get("VersionId")
-    return version if version and version != "null" else None
