@@ -138,17 +138,17 @@ async def test_a_broker_that_is_away_is_waited_for(rabbitmq_vhost_url: str, tmp_
     """Away at the start, and away later: readiness says so, and what was published meanwhile is announced."""
     cable = Cable(rabbitmq_vhost_url)
     async with listening(rabbitmq_vhost_url) as heard, cable.laid(), store(rabbitmq_vhost_url) as publisher:
-        cable.cut()
+        await cable.cut()
         async with source(tmp_path, rabbitmq_vhost_url, cable.url) as found:
             assert not await is_well(found.check)
-            cable.mend()
+            await cable.mend()
             await subscribed(found)
             await publisher.publish(ceph("first"))
             await until(lambda: heard.keys == ["first"], "nothing was announced")
-            cable.cut()
+            await cable.cut()
             assert not await is_well(found.check)
             await publisher.publish(ceph("second"))
-            cable.mend()
+            await cable.mend()
             await until(lambda: heard.keys == ["first", "second"], "it did not come back")
             await subscribed(found)
 
@@ -162,12 +162,12 @@ async def test_nothing_is_acknowledged_before_it_is_announced(
     async with listening(rabbitmq_vhost_url) as heard, cable.laid(), store(rabbitmq_vhost_url) as publisher:
         async with source(tmp_path, cable.url, rabbitmq_vhost_url) as found:
             await subscribed(found)
-            cable.cut()
+            await cable.cut()
             await publisher.publish(ceph("kept"))
             await until(lambda: found._broker.away, "it did not try to announce")
             assert heard.keys == []
         assert await left(rabbitmq_vhost_url) == (1, 0)
-        cable.mend()
+        await cable.mend()
         async with source(tmp_path, cable.url, rabbitmq_vhost_url):
             await until(lambda: heard.keys == ["kept"], "it was not announced")
     assert await left(rabbitmq_vhost_url) == (0, 0)
@@ -183,10 +183,10 @@ async def test_an_outage_while_a_message_is_in_hand_is_sat_out(rabbitmq_vhost_ur
         source(tmp_path, cable.url, rabbitmq_vhost_url) as found,
     ):
         await subscribed(found)
-        cable.cut()
+        await cable.cut()
         await publisher.publish(ceph("kept"))
         await until(lambda: found._broker.away, "it did not try to announce")
-        cable.mend()
+        await cable.mend()
         await until(lambda: heard.keys == ["kept"], "it was not announced")
 
 

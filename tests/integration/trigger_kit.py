@@ -107,43 +107,42 @@ async def is_well(check: Callable[[], Coroutine[Any, Any, None]]) -> bool:
 
 
 class Cable:
-    """A TCP connection to a server that a test can cut."""
+    """A TCP connection to a server that a test can cut. While it is cut, the server's address refuses connections."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
         self._writers: list[asyncio.StreamWriter] = []
-        self.plugged_in = True
+        self._server: asyncio.Server | None = None
+        self._port = 0
         self.url = ""
 
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[Cable]:
         """Carry connections for the time of a block; `url` is then the server's address through the cable."""
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        await self.mend()
         credentials, at, _ = self._target.netloc.rpartition("@")
-        port = server.sockets[0].getsockname()[1]
-        self.url = urlunsplit(self._target._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))
+        self.url = urlunsplit(self._target._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
         try:
             yield self
         finally:
-            server.close()
-            self.cut()
-            await server.wait_closed()
+            await self.cut()
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         """End every connection at once, and take no new one until `mend`."""
-        self.plugged_in = False
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
+        if self._server is not None:
+            self._server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            self._writers.clear()
+            await self._server.wait_closed()
+            self._server = None
 
-    def mend(self) -> None:
-        """Take connections again."""
-        self.plugged_in = True
+    async def mend(self) -> None:
+        """Take connections."""
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.plugged_in:
-            writer.transport.abort()
-            return
         assert self._target.hostname
         assert self._target.port
         far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
