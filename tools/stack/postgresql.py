@@ -163,6 +163,6 @@ def accepts(port: int) -> bool:
             parameters = b"user\0nobody\0database\0postgres\0\0"
             connection.sendall(struct.pack("!ii", 8 + len(parameters), 196608) + parameters)
             # R: asks for a password. E with code 57P03: is starting up, cannot connect now.
-            return connection.recv(1) == b"R"
+            return connection.recv(1024)[:1] == b"R"
     except OSError:
         return False
