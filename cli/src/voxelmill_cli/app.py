@@ -9,7 +9,7 @@ import asyncio
 import io
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -269,6 +269,24 @@ def doctor(data: DataOption = DEFAULT_DATA, as_document: JsonOption = False) -> 
         raise typer.Exit(EXIT_UNREACHABLE)
 
 
+@app.command("reconcile")
+def reconcile_command(
+    data: DataOption = DEFAULT_DATA,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only look, announce nothing")] = False,
+    as_document: JsonOption = False,
+) -> None:
+    """List the inbox now, and announce what no notification told of."""
+    from voxelmill_cli.reconcile import print_pass, reconcile  # noqa: PLC0415 - see the module's docstring
+
+    with nullcontext() if as_document else out.status("listing the inbox"):  # on a terminal alone
+        found = call(reconcile(data.absolute(), dry_run=dry_run))
+    if as_document:
+        print_json(found)
+    else:
+        print_pass(out, found)
+    raise typer.Exit(found["exit_code"])
+
+
 def _not_built(name: str, instead: str) -> None:
     @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def command(_: typer.Context) -> None:
@@ -277,7 +295,6 @@ def _not_built(name: str, instead: str) -> None:
 
 _not_built("watch", "`voxelmill status` shows where every series is")
 _not_built("dlq", "`voxelmill status` shows what failed and why; running the same input again tries it again")
-_not_built("reconcile", "`voxelmill up` lists its inbox every two seconds")
 _not_built("audit", "the table `audit` of the catalog holds the records")
 _not_built("storage", "use your store's own tools")
 

@@ -102,6 +102,8 @@ class Reconciler:
         Seconds that pass, for the waits between announcements.
     duty
         The right to list where there are replicas; None: there are none.
+    found_by
+        What stands in the events; only what the service finds by itself is counted.
     """
 
     engine: AsyncEngine
@@ -113,6 +115,7 @@ class Reconciler:
     patience: timedelta = timedelta(minutes=2)
     clock: Callable[[], float] = time.monotonic
     duty: Duty | None = None
+    found_by: str = FOUND_BY
     _announced: dict[_Content, _Announced] = field(default_factory=dict)
     _unnamed: set[str] = field(default_factory=set)
 
@@ -221,7 +224,7 @@ class Reconciler:
         reference = ObjectRef(
             bucket=self.inbox.bucket, key=stat.key, etag=stat.etag, size=stat.size, version_id=stat.version_id
         )
-        envelope = Envelope.wrap(ObjectUploaded(object=reference, found_by=FOUND_BY), self.source)
+        envelope = Envelope.wrap(ObjectUploaded(object=reference, found_by=self.found_by), self.source)
         return Message(envelope.encode(), envelope.routing_key, str(envelope.id))
 
 
