@@ -42,7 +42,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LAST_SECONDS = 5.0
 """How long the end of the process may take to settle what is in hand. SQS gives the rest out again."""
 _MOST_REMEMBERED = 10_000
-_AMAZON = re.compile(r"(?:sqs|queue)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_AMAZON = re.compile(r"(?:sqs\.(?P<region>[a-z0-9-]+)|(?P<legacy>[a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
+"""Amazon's addresses of SQS (AWS General Reference, "Amazon SQS endpoints and quotas"), the legacy ones too."""
 _SQS_ERRORS = (ClientError, BotoCoreError, ConnectionFailedError, OSError, TimeoutError)
 
 _Message: TypeAlias = dict[str, Any]
@@ -219,7 +220,7 @@ def _server_of(queue_url: str) -> tuple[str | None, str | None]:
     parts = urlsplit(queue_url)
     amazon = _AMAZON.fullmatch(parts.hostname or "")
     endpoint = None if os.environ.get("AWS_ENDPOINT_URL_SQS") else f"{parts.scheme}://{parts.netloc}"
-    return endpoint, amazon["region"] if amazon else None
+    return endpoint, (amazon["region"] or amazon["legacy"]) if amazon else None
 
 
 def _reason(error: BaseException) -> str:
