@@ -4,8 +4,34 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+    from voxelmill_shared.events import Envelope
+
+handling: ContextVar[tuple[str, Envelope] | None] = ContextVar("voxelmill_handling", default=None)
+"""The service and the message that is being handled. One name, read only when a line is written."""
+
+
+def _of_message(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Say of which message a line tells, if one is being handled."""
+    now = handling.get()
+    if now is None:
+        return line
+    service, envelope = now
+    return {
+        "service": service,
+        "event_type": envelope.routing_key,
+        "trace_id": envelope.trace_id,
+        "subject": envelope.subject,
+        "job": envelope.correlationid,
+        **line,
+    }
 
 
 def configure(level: str = "INFO") -> None:
@@ -22,6 +48,7 @@ def configure(level: str = "INFO") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _of_message,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

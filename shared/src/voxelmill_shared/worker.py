@@ -8,18 +8,17 @@ once more under the same ids.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
-from voxelmill_shared import metrics
+from voxelmill_shared import logs, metrics
 from voxelmill_shared.errors import (
     BrokerUnavailableError,
     DatabaseUnavailableError,
@@ -27,27 +26,22 @@ from voxelmill_shared.errors import (
     StoreUnavailableError,
     TransientError,
     UndecodableMessageError,
-    UnroutableError,
 )
-from voxelmill_shared.events import Envelope, Event, StageFailed, cause, open_envelope
+from voxelmill_shared.events import Envelope, Event, cause, open_envelope
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
-from voxelmill_shared.transport import base
-from voxelmill_shared.transport.headers import history_of, replays_of
+from voxelmill_shared.settlement import InHand, Settlement
 from voxelmill_shared.transport.topology import TOPOLOGY, Topology
-from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from voxelmill_shared.service import Service, Subscription
+    from voxelmill_shared.transport import base
 
     Observer = Callable[["Started | Settled"], None]
 
 log = structlog.get_logger("voxelmill")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between tries to settle while the broker does not answer; they double. There is no last try: a message that
-nobody settles would keep its place among those in hand as long as this process lives."""
 AWAY = (StoreUnavailableError, DatabaseUnavailableError, BrokerUnavailableError)
 """What a handler raises when a dependency is stopped; waiting for one spends no attempt (DESIGN: guarantee 5)."""
 
@@ -115,6 +109,10 @@ class Worker:
         self._observers = tuple(observers)
         self._patient = patient
         self._source = f"voxelmill/{service.name}/{socket.gethostname()}/{os.getpid()}"
+        self._settlement = Settlement(service, transport, self._ladder, self._source)
+        self._busy = metrics.IN_HAND.labels(service.name)
+        # Bound once: a logger of the module looks for its configuration with every line.
+        self._log = log.bind()
         self._in_hand: set[asyncio.Task[Any]] = set()
         self.consuming = asyncio.Event()
         """Set while messages are taken."""
@@ -176,229 +174,84 @@ class Worker:
             await asyncio.gather(*late, return_exceptions=True)
         return errors
 
-    def _callback(self, subscription: Subscription) -> Callable[[base.Delivery], Any]:
+    def _callback(self, subscription: Subscription) -> Callable[[base.Delivery], Coroutine[Any, Any, None]]:
         async def callback(delivery: base.Delivery) -> None:
-            task = asyncio.ensure_future(self._deliver(subscription, delivery))
+            # The transport gives every delivery a task of its own, which nobody but the drain cancels.
+            task = cast("asyncio.Task[None]", asyncio.current_task())
             self._in_hand.add(task)
-            task.add_done_callback(self._in_hand.discard)
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(task)
+            self._busy.inc()
+            try:
+                await self._deliver(subscription, InHand(delivery))
+            finally:
+                self._busy.dec()
+                self._in_hand.discard(task)
 
         return callback
 
-    async def _deliver(self, subscription: Subscription, delivery: base.Delivery) -> None:
+    async def _deliver(self, subscription: Subscription, message: InHand) -> None:
         started = time.monotonic()
-        envelope: Envelope | None = None
-        event: Event | None = None
         outcome: Outcome
-        with metrics.IN_HAND.labels(self._service.name).track_inprogress():
+        try:
             try:
-                try:
-                    envelope = Envelope.decode(delivery.message.body)
-                    event = open_envelope(envelope)
-                except UndecodableMessageError as error:
-                    outcome = Reject(str(error), "undecodable")
-                else:
-                    for observer in self._observers:
-                        observer(Started(self._service.name, event, delivery.attempt))
-                    outcome = await self._handle(subscription, envelope, event)
-                word, reason = await self._settle(delivery, envelope, event, outcome)
-            except asyncio.CancelledError:
-                await self._hand_back(delivery, envelope, event, started)
-                raise
-        self._tell(delivery, envelope, event, word, reason, started)
+                message.envelope = envelope = Envelope.decode(message.delivery.message.body)
+                message.event = event = open_envelope(envelope)
+            except UndecodableMessageError as error:
+                outcome = Reject(str(error), "undecodable")
+            else:
+                for observer in self._observers:
+                    observer(Started(self._service.name, event, message.delivery.attempt))
+                outcome = await self._handle(subscription, envelope, event)
+            word, reason = await self._settlement.settle(message, outcome)
+        except asyncio.CancelledError:  # by the drain: what remains to be done is to hand the message back
+            cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
+            word, reason = await self._hand_back(message.delivery)
+        self._tell(message, word, reason, time.monotonic() - started)
 
     async def _handle(self, subscription: Subscription, envelope: Envelope, event: Event) -> Outcome:
         handler = subscription.handlers.get(type(event))
         if handler is None:
             return Done()  # a binding with wildcards brings events that this service has no use for
         token = cause.set(envelope)
-        context = {
-            "service": self._service.name,
-            "event_type": envelope.routing_key,
-            "trace_id": envelope.trace_id,
-            "subject": envelope.subject,
-            "job": envelope.correlationid,
-        }
-        with structlog.contextvars.bound_contextvars(**context):
-            try:
-                return await handler(event)
-            except AWAY as error:
-                return Retry(str(error), error.error_class, spends_attempt=not self._patient)
-            except TransientError as error:
-                return Retry(str(error), error.error_class)
-            except Exception as error:
-                # The runtime is the edge: an unforeseen error is a failed attempt, never the end of the consumer.
-                log.exception("handler broke")
-                return Retry(f"{type(error).__name__}: {error}", "unexpected")
-            finally:
-                cause.reset(token)
-
-    async def _settle(
-        self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Outcome
-    ) -> tuple[str, str]:
-        """Settle, however long the broker is away. What cannot be settled as it should ends in a plainer way."""
-
-        async def as_answered() -> tuple[str, str]:
-            return await self._settle_once(delivery, envelope, event, outcome)
-
-        async def as_failed() -> tuple[str, str]:
-            return await self._settle_once(delivery, envelope, event, failure)
-
-        async def as_dead() -> tuple[str, str]:
-            await self._dead_letter(delivery, envelope, failure)
-            return "exhausted", failure.reason
-
-        async def as_released() -> tuple[str, str]:
-            await asyncio.sleep(LONGEST_PAUSE)  # it comes again at once, and perhaps to the same end
-            await delivery.release()
-            return "released", failure.reason
-
-        failure = Retry("")
-        for way in (as_answered, as_failed, as_dead, as_released):
-            try:
-                return await self._persist(delivery, way)
-            except DeliveryLostError as error:
-                log.warning("message lost out of hand, the broker delivers it again", reason=str(error))
-                return "unsettled", str(error)
-            except UnroutableError as error:
-                failure = Retry(str(error), "unroutable")
-            except Exception as error:
-                # The edge again: a message must not stay in hand for ever because of an error that nobody foresaw.
-                log.exception("settling broke")
-                failure = Retry(f"{type(error).__name__}: {error}", "unexpected")
-        return "unsettled", failure.reason
-
-    async def _persist(self, delivery: base.Delivery, way: Callable[[], Awaitable[tuple[str, str]]]) -> tuple[str, str]:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return await way()
-            except DeliveryLostError:
-                raise
-            except BrokerUnavailableError as error:
-                if pause == FIRST_PAUSE:
-                    log.warning("message not settled, trying again", queue=delivery.queue, reason=str(error))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _settle_once(
-        self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Outcome
-    ) -> tuple[str, str]:
-        if isinstance(outcome, Done):
-            await self._publish(outcome.events, envelope)
-            await delivery.ack()
-            return "done", ""
-        history = history_of(delivery.message)
-        history.append(
-            {
-                "attempt": delivery.attempt,
-                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "error_class": outcome.error_class,
-                "reason": outcome.reason,
-            }
-        )
-        headers: dict[str, str | int] = {base.HEADER_HISTORY: json.dumps(history)}
-        if isinstance(outcome, Retry) and not outcome.spends_attempt and self._ladder:
-            # A wait is no attempt: neither the count nor the history grows, however long it lasts.
-            await delivery.retry(0, {base.HEADER_ATTEMPT: delivery.attempt})
-            return "waiting", outcome.reason
-        if isinstance(outcome, Retry) and delivery.attempt <= len(self._ladder):
-            await delivery.retry(delivery.attempt - 1, headers | {base.HEADER_ATTEMPT: delivery.attempt + 1})
-            return "retry", outcome.reason
-        if envelope is None or not isinstance(event, StageFailed):
-            await self._publish((self._failed(delivery, envelope, event, outcome),), envelope)
-        await self._dead_letter(delivery, envelope, outcome, headers)
-        return "rejected" if isinstance(outcome, Reject) else "exhausted", outcome.reason
-
-    async def _dead_letter(
-        self,
-        delivery: base.Delivery,
-        envelope: Envelope | None,
-        outcome: Retry | Reject,
-        headers: Mapping[str, str | int] | None = None,
-    ) -> None:
-        await delivery.dead_letter(
-            {
-                **(headers or {}),
-                base.HEADER_ERROR_CLASS: outcome.error_class,
-                base.HEADER_REASON: outcome.reason[:1000],
-                base.HEADER_SERVICE_VERSION: __version__,
-                base.HEADER_TRACE_ID: envelope.trace_id if envelope else "",
-                base.HEADER_DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
-            }
-        )
-
-    async def _publish(self, events: Sequence[Event], parent: Envelope | None) -> None:
-        if not events:
-            return
-        token = cause.set(parent)
+        logs.handling.set((self._service.name, envelope))
         try:
-            envelopes = [Envelope.wrap(event, self._source) for event in events]
+            return await handler(event)
+        except AWAY as error:
+            return Retry(str(error), error.error_class, spends_attempt=not self._patient)
+        except TransientError as error:
+            return Retry(str(error), error.error_class)
+        except Exception as error:
+            # The runtime is the edge: an unforeseen error is a failed attempt, never the end of the consumer.
+            log.exception("handler broke")
+            return Retry(f"{type(error).__name__}: {error}", "unexpected")
         finally:
+            logs.handling.set(None)
             cause.reset(token)
-        await self._transport.publish(
-            [base.Message(envelope.encode(), envelope.routing_key, str(envelope.id)) for envelope in envelopes]
-        )
-        for envelope in envelopes:
-            metrics.PUBLISHED.labels(self._service.name, envelope.routing_key).inc()
 
-    def _failed(
-        self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, outcome: Retry | Reject
-    ) -> StageFailed:
-        data = event.model_dump(mode="json") if event else {}  # of a stranger's document, what we know
-        reference = data.get("object") or {}
-        return StageFailed(
-            stage=self._service.stage,
-            queue=delivery.queue,
-            error_class=outcome.error_class,
-            reason=outcome.reason[:1000],
-            attempts=delivery.attempt,
-            message_type=envelope.routing_key if envelope else "",
-            message_id=str(envelope.id) if envelope else delivery.message.message_id,
-            object_address=f"{reference['bucket']}/{reference['key']}" if reference else "",
-            study_instance_uid=data.get("study_instance_uid", ""),
-            series_instance_uid=data.get("series_instance_uid", ""),
-            revision=data.get("revision", 0),
-            job_id=data.get("job_id", ""),
-            replays=replays_of(delivery.message),
-        )
-
-    async def _hand_back(
-        self, delivery: base.Delivery, envelope: Envelope | None, event: Event | None, started: float
-    ) -> None:
-        word, reason = "released", "draining"
+    async def _hand_back(self, delivery: base.Delivery) -> tuple[str, str]:
         try:
             await delivery.release()
         except DeliveryLostError as error:
-            word, reason = "unsettled", str(error)
+            return "unsettled", str(error)
         except BrokerUnavailableError as error:
             # It stays in hand until the transport is closed, or this process ends: then the broker takes it back.
             log.warning("message not handed back", queue=delivery.queue, reason=str(error))
-            word, reason = "unsettled", str(error)
-        self._tell(delivery, envelope, event, word, reason, started)
+            return "unsettled", str(error)
+        return "released", "draining"
 
-    def _tell(
-        self,
-        delivery: base.Delivery,
-        envelope: Envelope | None,
-        event: Event | None,
-        word: str,
-        reason: str,
-        started: float,
-    ) -> None:
-        seconds = time.monotonic() - started
-        kind = envelope.routing_key if envelope else "undecodable"
-        metrics.SETTLED.labels(self._service.name, kind, word).inc()
-        metrics.HANDLE_SECONDS.labels(self._service.name, kind).observe(seconds)
-        level = log.info if word == "done" else log.warning
-        level(
+    def _tell(self, message: InHand, word: str, reason: str, seconds: float) -> None:
+        """Count, write the record of the settlement, and tell the observers."""
+        service, delivery, envelope, event = self._service.name, message.delivery, message.envelope, message.event
+        kind = event.type if event else "undecodable"
+        metrics.settled(service, kind, word).inc()
+        metrics.handle_seconds(service, kind).observe(seconds)
+        write = self._log.info if word == "done" else self._log.warning
+        write(
             "message settled",
             audit=True,
             who=self._source,
-            service=self._service.name,
+            service=service,
             queue=delivery.queue,
-            event_type=kind,
+            event_type=envelope.routing_key if envelope else kind,
             event_id=str(envelope.id) if envelope else None,
             subject=envelope.subject if envelope else None,
             job=envelope.correlationid if envelope else None,
@@ -408,6 +261,7 @@ class Worker:
             attempt=delivery.attempt,
             seconds=round(seconds, 4),
         )
-        settled = Settled(self._service.name, delivery.queue, envelope, event, word, reason, delivery.attempt, seconds)
-        for observer in self._observers:
-            observer(settled)
+        if self._observers:
+            settled = Settled(service, delivery.queue, envelope, event, word, reason, delivery.attempt, seconds)
+            for observer in self._observers:
+                observer(settled)

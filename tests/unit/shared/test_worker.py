@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from voxelmill_shared import worker as runtime
+from voxelmill_shared import settlement
 from voxelmill_shared.errors import (
     BrokerUnavailableError,
     DatabaseUnavailableError,
@@ -393,7 +393,7 @@ def allow(tmp_path):
 
 async def test_settling_is_tried_until_it_works(transport, tmp_path, monkeypatch):
     """A disk that was full for long: the message is settled after the repair, and the service goes on."""
-    monkeypatch.setattr(runtime, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(settlement, "LONGEST_PAUSE", 0.2)
     handled = []
 
     async def handler(_):

@@ -6,7 +6,6 @@ deterministic, so the same fact published twice is the same event.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import uuid
@@ -112,9 +111,7 @@ class Envelope(BaseModel):
 
     def encode(self) -> bytes:
         """Write the message body: UTF-8 JSON, attributes that are not set left out."""
-        return json.dumps(
-            self.model_dump(mode="json", exclude_none=True), ensure_ascii=False, separators=(",", ":")
-        ).encode()
+        return self.model_dump_json(exclude_none=True).encode()
 
     @property
     def routing_key(self) -> str:

@@ -18,13 +18,15 @@ from voxelmill_shared.transport.base import DeadLetter, Message, QueueCount
 from voxelmill_shared.transport.headers import replay_headers
 from voxelmill_shared.transport.rabbit_consumer import RabbitConsumer
 from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
-from voxelmill_shared.transport.rabbit_messages import dead_letter_of, to_amqp, to_amqp_copy
-from voxelmill_shared.transport.topology import DELIVERY_LIMIT, EVENTS_EXCHANGE
+from voxelmill_shared.transport.rabbit_messages import copy_publication, dead_letter_of, event_publication
+from voxelmill_shared.transport.topology import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+    import aiormq.abc
+    from aio_pika.abc import AbstractChannel
+    from aiormq.abc import DeliveredMessage
 
     from voxelmill_shared.transport.base import Callback
     from voxelmill_shared.transport.topology import QueueSpec, Topology
@@ -74,7 +76,7 @@ class RabbitTransport:
         BrokerUnavailableError
             If the broker did not confirm. Any of the messages may or may not have been published.
         """
-        await self._link.publish([(EVENTS_EXCHANGE, message.routing_key, to_amqp(message)) for message in messages])
+        await self._link.publish([event_publication(message) for message in messages])
 
     async def consume(self, queue: QueueSpec, callback: Callback, *, prefetch: int) -> RabbitConsumer:
         """Call `callback` for every message of a queue, at most `prefetch` at a time in hand.
@@ -126,21 +128,22 @@ class RabbitTransport:
         try:
             dead = await self._open_dead(channel, queue)
             found = []
-            while incoming := await self._get(dead):
+            while incoming := await self._get(dead, queue):
                 found.append(dead_letter_of(incoming, queue))
         finally:
             await self._lay_back(channel)
         for letter in sorted(found, key=_age):
             yield letter
 
-    async def _open_dead(self, channel: AbstractChannel, queue: QueueSpec) -> AbstractQueue:
+    async def _open_dead(self, channel: AbstractChannel, queue: QueueSpec) -> aiormq.abc.AbstractChannel:
         await self._link.declare([queue])
         with self._link.errors():
-            return await channel.get_queue(queue.dead_letters, ensure=False)
+            return await channel.get_underlay_channel()
 
-    async def _get(self, dead: AbstractQueue) -> AbstractIncomingMessage | None:
+    async def _get(self, dead: aiormq.abc.AbstractChannel, queue: QueueSpec) -> DeliveredMessage | None:
         with self._link.errors():
-            return await dead.get(fail=False, timeout=ANSWER_SECONDS)
+            incoming = await dead.basic_get(queue.dead_letters, timeout=ANSWER_SECONDS)
+        return incoming if incoming.delivery_tag else None
 
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
         """Put dead letters back onto their queue: confirmed there before they are acknowledged here."""
@@ -148,12 +151,12 @@ class RabbitTransport:
         if not wanted:
             return 0
         replayed = 0
-        batch: list[tuple[AbstractIncomingMessage, Message]] = []
+        batch: list[tuple[DeliveredMessage, Message]] = []
         channel = await self._link.channel()
         try:
             dead = await self._open_dead(channel, queue)
             while True:
-                incoming = await self._get(dead)
+                incoming = await self._get(dead, queue)
                 if incoming is not None and (letter := dead_letter_of(incoming, queue)).handle in wanted:
                     wanted.discard(letter.handle)
                     batch.append((incoming, letter.message))
@@ -174,13 +177,14 @@ class RabbitTransport:
                 await underlay.basic_nack(0, multiple=True, requeue=True)  # 0: everything that is not acknowledged
         await self._link.close_channel(channel)
 
-    async def _put_back(self, queue: QueueSpec, batch: list[tuple[AbstractIncomingMessage, Message]]) -> int:
-        copies = [("", queue.name, to_amqp_copy(message, replay_headers(message))) for _, message in batch]
-        await self._link.publish(copies)
+    async def _put_back(self, queue: QueueSpec, batch: list[tuple[DeliveredMessage, Message]]) -> int:
+        await self._link.publish(
+            [copy_publication(message, replay_headers(message), queue.name) for _, message in batch]
+        )
         with self._link.errors():
             async with asyncio.timeout(ANSWER_SECONDS):
                 for incoming, _ in batch:
-                    await incoming.ack()
+                    await incoming.channel.basic_ack(incoming.delivery_tag or 0)
         return len(batch)
 
     async def check(self) -> None:
@@ -190,7 +194,7 @@ class RabbitTransport:
     async def close(self) -> None:
         """Close the connection. Deliveries in hand are delivered again to others."""
         for consumer in self._consumers:
-            await consumer.stop()
+            await consumer.close()
         await self._link.close()
 
 

@@ -14,14 +14,15 @@ import structlog
 from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
 from voxelmill_shared.transport.headers import attempt_of, dead_headers
+from voxelmill_shared.transport.rabbit_line import Line
 from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
-from voxelmill_shared.transport.rabbit_messages import delivery_count, from_amqp, to_amqp_copy
+from voxelmill_shared.transport.rabbit_messages import copy_publication, delivery_count, from_amqp
 from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, TopologyMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    from aiormq.abc import DeliveredMessage
 
     from voxelmill_shared.transport.base import Callback
     from voxelmill_shared.transport.topology import QueueSpec
@@ -45,7 +46,7 @@ class RabbitConsumer:
         self._callback = callback
         self._prefetch = prefetch
         self._slots = asyncio.Semaphore(prefetch)
-        self._channel: AbstractChannel | None = None
+        self._line: Line | None = None
         self._tag = ""
         self._dropped = asyncio.Event()
         self._cancelled = False
@@ -75,13 +76,12 @@ class RabbitConsumer:
             return
         self._cancelled = True
         await self.stop()
-        channel = self._channel
-        if channel is not None and not channel.is_closed:
+        line = self._line
+        if line is not None and not line.lost:
             # If the connection is gone the subscription is gone too, which is all that was asked for.
             with suppress(BrokerUnavailableError), self.link.errors():
-                underlay = await channel.get_underlay_channel()
-                await underlay.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
-            await self._close_if_done(channel)
+                await line.underlay.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
+            await self._close_if_done(line)
 
     async def stop(self) -> None:
         """Do not subscribe again when the connection is lost."""
@@ -90,10 +90,19 @@ class RabbitConsumer:
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
 
+    async def close(self) -> None:
+        """Let go of everything. Acknowledgements that are on their way go out before the channel does."""
+        await self.stop()
+        lines = {delivery.line for delivery in self._in_hand}
+        if self._line is not None:
+            lines.add(self._line)
+        for line in lines:
+            await line.close()
+
     async def _subscribe(self) -> None:
         # Always on a new channel: the broker's side of one that has seen its queue deleted never gets another message.
         # What is in hand on the old one can still be settled if it is open.
-        before, self._channel = self._channel, None
+        before, self._line = self._line, None
         if before is not None:
             await self._close_if_done(before)
         await self.link.declare([self.spec])
@@ -105,13 +114,17 @@ class RabbitConsumer:
                 underlay = await channel.get_underlay_channel()
                 underlay.on_consumer_cancel_callbacks.add(lambda _: dropped.set())
                 channel.close_callbacks.add(lambda *_: dropped.set())
-                queue = await channel.get_queue(self.spec.name, ensure=False)
-                self._tag = await queue.consume(partial(self._receive, channel), timeout=ANSWER_SECONDS)
+                line = Line(self.link, channel, underlay)
+                # Below aio-pika, whose messages take time to make and hold much that is not asked for here.
+                answer = await underlay.basic_consume(
+                    self.spec.name, partial(self._receive, line), timeout=ANSWER_SECONDS
+                )
+                self._tag = answer.consumer_tag or ""
         except BaseException:
             # Also when cancelled: the broker may have the subscription already, and would send to nobody.
             await self.link.close_channel(channel)
             raise
-        self._channel, self._dropped = channel, dropped
+        self._line, self._dropped = line, dropped
 
     async def _keep(self) -> None:
         """Subscribe again, whenever the channel is lost or the broker cancels the subscription (queue deleted)."""
@@ -129,8 +142,8 @@ class RabbitConsumer:
                     pause = min(pause * 2, _LONGEST_PAUSE)
             log.info("subscribed again", queue=self.spec.name)
 
-    async def _receive(self, channel: AbstractChannel, incoming: AbstractIncomingMessage) -> None:
-        delivery = RabbitDelivery(self, channel, incoming)
+    async def _receive(self, line: Line, incoming: DeliveredMessage) -> None:
+        delivery = RabbitDelivery(self, line, incoming)
         self._in_hand.add(delivery)
         # In a task of our own: the library cancels those that it has started when their channel is lost.
         self._spawn(self._hand_over(delivery))
@@ -153,24 +166,28 @@ class RabbitConsumer:
     def forget(self, delivery: RabbitDelivery) -> None:
         """Count a delivery as settled; close its channel if that was the last one on a channel without use."""
         self._in_hand.discard(delivery)
-        if self._cancelled or delivery.channel is not self._channel:
-            self._spawn(self._close_if_done(delivery.channel))
+        if self._cancelled or delivery.line is not self._line:
+            self._spawn(self._close_if_done(delivery.line))
 
-    async def _close_if_done(self, channel: AbstractChannel) -> None:
+    async def _close_if_done(self, line: Line) -> None:
         self._in_hand = {delivery for delivery in self._in_hand if not delivery.lost}
-        if all(delivery.channel is not channel for delivery in self._in_hand):
-            await self.link.close_channel(channel)
+        if all(delivery.line is not line for delivery in self._in_hand):
+            await line.close()
 
 
 class RabbitDelivery:
     """A message in hand."""
 
-    def __init__(self, consumer: RabbitConsumer, channel: AbstractChannel, incoming: AbstractIncomingMessage) -> None:
-        self.channel = channel
+    __slots__ = ("_consumer", "_incoming", "_message", "_settled", "_tag", "line")
+
+    def __init__(self, consumer: RabbitConsumer, line: Line, incoming: DeliveredMessage) -> None:
+        self.line = line
         self._consumer = consumer
         self._incoming = incoming
+        self._tag: int = incoming.delivery_tag or 0
         self._message = from_amqp(incoming)
         self._settled = False
+        line.delivered(self._tag)
 
     @property
     def message(self) -> Message:
@@ -195,28 +212,29 @@ class RabbitDelivery:
     @property
     def lost(self) -> bool:
         """Whether the channel that brought it is closed: the broker delivers it again, here or elsewhere."""
-        return self.channel.is_closed
+        return self.line.lost
 
     async def ack(self) -> None:
         """Settle: the work is done."""
         self._check()
-        await self._acknowledge()
+        self._acknowledge()
 
     async def retry(self, rung: int, headers: Mapping[str, str | int]) -> None:
         """Settle: a copy goes to the rung; when the broker holds it, the original is acknowledged."""
         self._check()
         merged = {HEADER_ATTEMPT: self.attempt, **self._message.headers, **headers}
-        copy = to_amqp_copy(self._message, merged)
-        await self._consumer.link.publish([("", self._consumer.spec.rung(rung), copy)])
-        await self._acknowledge()
+        await self._consumer.link.publish([copy_publication(self._message, merged, self._consumer.spec.rung(rung))])
+        self._acknowledge()
 
     async def dead_letter(self, headers: Mapping[str, str | int]) -> None:
         """Settle: a copy goes to the dead-letter queue; when the broker holds it, the original is acknowledged."""
         self._check()
         merged = dead_headers(self._message, headers)
-        copy = to_amqp_copy(self._message, merged, dead_id=uuid.uuid4().hex)
-        await self._consumer.link.publish([(DEAD_LETTER_EXCHANGE, self.queue, copy)])
-        await self._acknowledge()
+        copy = copy_publication(
+            self._message, merged, self.queue, exchange=DEAD_LETTER_EXCHANGE, dead_id=uuid.uuid4().hex
+        )
+        await self._consumer.link.publish([copy])
+        self._acknowledge()
 
     async def release(self) -> None:
         """Settle: hand the message back at once, unchanged.
@@ -226,19 +244,16 @@ class RabbitDelivery:
         """
         self._check()
         if delivery_count(self._incoming) >= self._consumer.link.delivery_limit // 2:
-            copy = to_amqp_copy(self._message, self._message.headers)
-            await self._consumer.link.publish([("", self.queue, copy)])
-            await self._acknowledge()
+            await self._consumer.link.publish([copy_publication(self._message, self._message.headers, self.queue)])
+            self._acknowledge()
             return
         with self._consumer.link.errors():
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._incoming.reject(requeue=True)
+                await self.line.release(self._tag)
         self._done()
 
-    async def _acknowledge(self) -> None:
-        with self._consumer.link.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._incoming.ack()
+    def _acknowledge(self) -> None:
+        self.line.acknowledge(self._tag)
         self._done()
 
     def _check(self) -> None:

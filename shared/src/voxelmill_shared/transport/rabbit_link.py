@@ -7,10 +7,8 @@ a consumer subscribes again by itself (`rabbit_consumer`). Nothing here waits wi
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, cast
 
 import aio_pika
 from aio_pika.exceptions import (
@@ -28,10 +26,13 @@ from voxelmill_shared.transport.topology import TopologyMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import TracebackType
 
-    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+    from aio_pika.abc import AbstractChannel, AbstractConnection
+    from aiormq import Channel
 
     from voxelmill_shared.transport.declarations import ExchangeDeclaration
+    from voxelmill_shared.transport.rabbit_messages import Publication
     from voxelmill_shared.transport.topology import QueueSpec
 
 ANSWER_SECONDS = 10.0
@@ -41,6 +42,36 @@ CONFIRM_SECONDS = 30.0
 IN_FLIGHT = 200
 """How many publications may wait for their confirmation at a time."""
 _HEARTBEAT_SECONDS = "30"
+
+
+class Explained:
+    """A context that turns the client library's errors into `BrokerUnavailableError`, with one reason in one line.
+
+    It is entered for every message, several times, so it is no generator and keeps no state.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise another error in place of the library's own."""
+        if error is None:
+            return
+        if isinstance(error, CONNECTION_EXCEPTIONS):
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise BrokerUnavailableError(f"{self._name}: {reason}") from error
+        if isinstance(error, asyncio.CancelledError):
+            # The library cancels its own tasks when a connection ends, and so whoever waits for them.
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise BrokerUnavailableError(f"{self._name}: the connection ended") from error
 
 
 class RabbitLink:
@@ -59,29 +90,19 @@ class RabbitLink:
         self._url = parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=_HEARTBEAT_SECONDS)
         self.name = f"RabbitMQ at {parsed.host}:{parsed.port or (5671 if parsed.scheme == 'amqps' else 5672)}"
         self.delivery_limit = delivery_limit
+        self._explained = Explained(self.name)
         self._connection: AbstractConnection | None = None
         self._connecting = asyncio.Lock()
         self._publisher: AbstractChannel | None = None
         self._opening = asyncio.Lock()
-        self._exchanges: dict[str, AbstractExchange] = {}
+        self._outlet: Channel | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
-        self._ids: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._flying: dict[str, asyncio.Future[None]] = {}
         self._closed = False
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> Explained:
         """Turn the client library's errors into `BrokerUnavailableError`, with the broker's name and one reason."""
-        try:
-            yield
-        except CONNECTION_EXCEPTIONS as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise BrokerUnavailableError(f"{self.name}: {reason}") from error
-        except asyncio.CancelledError as error:
-            # The library cancels its own tasks when a connection ends, and so whoever waits for them.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise BrokerUnavailableError(f"{self.name}: the connection ended") from error
+        return self._explained
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
         """Open a channel, on a new connection if need be.
@@ -129,8 +150,8 @@ class RabbitLink:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await channel.close()
 
-    async def publish(self, messages: Sequence[tuple[str, str, aio_pika.Message]]) -> None:
-        """Publish messages, given as (exchange, routing key, message), and wait until each one is confirmed.
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Publish, and wait until each publication is confirmed.
 
         Raises
         ------
@@ -140,39 +161,61 @@ class RabbitLink:
             If one of them was not confirmed.
         """
         # One channel for the whole call: when it is lost, all that is left of the call fails at once.
-        exchanges = await self._open_exchanges()
+        outlet = self._outlet if self._outlet is not None and not self._outlet.is_closed else await self._open_outlet()
+        if len(publications) == 1:
+            await self._publish(outlet, publications[0])
+            return
         results = await asyncio.gather(
-            *(self._publish(exchanges[exchange], key, message) for exchange, key, message in messages),
-            return_exceptions=True,
+            *(self._publish(outlet, publication) for publication in publications), return_exceptions=True
         )
         errors = [result for result in results if isinstance(result, BaseException)]
         unexpected = [error for error in errors if not isinstance(error, UnroutableError)]
         for error in (*unexpected, *errors):
             raise error
 
-    async def _publish(self, exchange: AbstractExchange, routing_key: str, message: aio_pika.Message) -> None:
+    async def _publish(self, outlet: Channel, publication: Publication) -> None:
         # The library finds out which publication was returned by its message id alone. So two with one id never fly
         # together: else the wrong one would be taken for returned, and the other for confirmed.
-        message.message_id = message.message_id or uuid.uuid4().hex
-        unique = self._ids.setdefault(message.message_id, asyncio.Lock())
-        async with self._window, unique:
-            with self.errors():
-                try:
-                    await exchange.publish(message, routing_key, mandatory=True, timeout=CONFIRM_SECONDS)
-                except PublishError:
-                    reason = f"{routing_key}: no queue wants message {message.message_id} ({self.name})"
-                    raise UnroutableError(reason) from None
-                except DeliveryError:
-                    raise BrokerUnavailableError(f"{self.name}: refused message {message.message_id}") from None
+        name = publication.message_id
+        while (other := self._flying.get(name)) is not None:
+            await asyncio.wait({other})
+        self._flying[name] = landed = asyncio.get_running_loop().create_future()
+        try:
+            async with self._window:
+                await self._publish_alone(outlet, publication)
+        finally:
+            del self._flying[name]
+            landed.set_result(None)
 
-    async def _open_exchanges(self) -> dict[str, AbstractExchange]:
+    async def _publish_alone(self, outlet: Channel, publication: Publication) -> None:
+        with self._explained:
+            try:
+                # Straight to the channel below aio-pika's: its messages and exchanges add nothing to what is known
+                # here but time. What waits is the confirmation, not (wait=True) the socket, one after the other.
+                await outlet.basic_publish(
+                    publication.body,
+                    exchange=publication.exchange,
+                    routing_key=publication.routing_key,
+                    properties=publication.properties,
+                    mandatory=True,
+                    timeout=CONFIRM_SECONDS,
+                    wait=False,
+                )
+            except PublishError:
+                key, name = publication.routing_key, publication.message_id
+                raise UnroutableError(f"{key}: no queue wants message {name} ({self.name})") from None
+            except DeliveryError:
+                raise BrokerUnavailableError(f"{self.name}: refused message {publication.message_id}") from None
+
+    async def _open_outlet(self) -> Channel:
         async with self._opening:
-            if self._publisher is None or self._publisher.is_closed:
+            if self._outlet is None or self._outlet.is_closed:
                 publisher = await self.channel(confirms=True)
-                self._exchanges = await self._declare_exchanges(publisher)
-                self._exchanges[""] = publisher.default_exchange
-                self._publisher = publisher
-            return self._exchanges
+                await self._declare_exchanges(publisher)
+                with self._explained:
+                    self._outlet = cast("Channel", await publisher.get_underlay_channel())
+                self._publisher = publisher  # it closes the channel below when nobody holds it
+            return self._outlet
 
     async def declare(self, queues: Sequence[QueueSpec]) -> None:
         """Make sure that the exchanges and the queues with their rungs and dead-letter queues exist.
@@ -200,14 +243,10 @@ class RabbitLink:
 
     async def _declare_exchanges(
         self, channel: AbstractChannel, exchanges: Sequence[ExchangeDeclaration] = EXCHANGES
-    ) -> dict[str, AbstractExchange]:
-        declared = {}
+    ) -> None:
         for exchange in exchanges:
             with self._declaring(f"exchange {exchange.name}"):
-                declared[exchange.name] = await channel.declare_exchange(
-                    exchange.name, exchange.kind, durable=True, timeout=ANSWER_SECONDS
-                )
-        return declared
+                await channel.declare_exchange(exchange.name, exchange.kind, durable=True, timeout=ANSWER_SECONDS)
 
     @contextmanager
     def _declaring(self, what: str) -> Iterator[None]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import aio_pika
+from pamqp.commands import Basic
 
 from voxelmill_shared.transport.base import (
     HEADER_DEAD_AT,
@@ -22,74 +24,98 @@ from voxelmill_shared.transport.base import (
     Message,
 )
 from voxelmill_shared.transport.headers import dead_at_of
+from voxelmill_shared.transport.topology import EVENTS_EXCHANGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aio_pika.abc import AbstractIncomingMessage
+    from aiormq.abc import DeliveredMessage
+    from pamqp.common import FieldTable
 
     from voxelmill_shared.transport.topology import QueueSpec
 
 _ROUTING_KEY = "x-voxelmill-routing-key"
 _DEAD_ID = "x-voxelmill-dead-id"
+_PERSISTENT = 2
 _OURS = frozenset({_ROUTING_KEY, _DEAD_ID})
 # Left on a copy, `x-death` could make the broker take a rung for a dead-letter cycle and drop the message.
 _BROKERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "x-opt-")
 
 
-def to_amqp(message: Message) -> aio_pika.Message:
-    """Give a message as it is published to the exchange of events."""
-    return _amqp(message, message.headers)
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published, where to. `message_id` is never empty: by it alone the library knows what was returned."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str
+    properties: Basic.Properties
 
 
-def to_amqp_copy(message: Message, headers: Mapping[str, str | int], *, dead_id: str = "") -> aio_pika.Message:
-    """Give a copy that travels under a queue's name, with `headers` instead of the message's own."""
-    extra: dict[str, str | int] = {_ROUTING_KEY: message.routing_key}
+def event_publication(message: Message) -> Publication:
+    """Publish a message to the exchange of events."""
+    return _publication(EVENTS_EXCHANGE, message.routing_key, message, dict(message.headers))
+
+
+def copy_publication(
+    message: Message, headers: Mapping[str, str | int], queue: str, *, exchange: str = "", dead_id: str = ""
+) -> Publication:
+    """Publish a copy that travels under a queue's name, with `headers` instead of the message's own."""
+    extra: FieldTable = {**headers, _ROUTING_KEY: message.routing_key}
     if dead_id:
         extra[_DEAD_ID] = dead_id
-    return _amqp(message, {**headers, **extra})
+    return _publication(exchange, queue, message, extra)
 
 
-def _amqp(message: Message, headers: Mapping[str, str | int]) -> aio_pika.Message:
-    return aio_pika.Message(
-        message.body,
-        headers=dict(headers),
-        content_type=message.content_type,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=message.message_id or None,
+def _publication(exchange: str, routing_key: str, message: Message, headers: FieldTable) -> Publication:
+    message_id = message.message_id or uuid.uuid4().hex
+    properties = Basic.Properties(
+        content_type=message.content_type, headers=headers, delivery_mode=_PERSISTENT, message_id=message_id
     )
+    return Publication(exchange, routing_key, message.body, message_id, properties)
 
 
-def from_amqp(incoming: AbstractIncomingMessage) -> Message:
+def from_amqp(incoming: DeliveredMessage) -> Message:
     """Give back the message that somebody published."""
-    headers = {
-        name: value if isinstance(value, (str, int)) else _text(value)
-        for name, value in incoming.headers.items()
-        if name not in _OURS and not name.startswith(_BROKERS)
-    }
+    properties = incoming.header.properties
+    found = properties.headers
+    headers = (
+        {
+            name: value if isinstance(value, (str, int)) else _text(value)
+            for name, value in found.items()
+            if name not in _OURS and not name.startswith(_BROKERS)
+        }
+        if found
+        else {}
+    )
     return Message(
         incoming.body,
         _routing_key(incoming),
-        incoming.message_id or "",
+        properties.message_id or "",
         headers,
-        incoming.content_type or "",
+        properties.content_type or "",
     )
 
 
-def delivery_count(incoming: AbstractIncomingMessage) -> int:
+def _headers(incoming: DeliveredMessage) -> Mapping[str, Any]:
+    return incoming.header.properties.headers or {}
+
+
+def delivery_count(incoming: DeliveredMessage) -> int:
     """How often the broker has taken this message back from a consumer."""
-    count = incoming.headers.get("x-delivery-count", 0)
+    count = _headers(incoming).get("x-delivery-count", 0)
     return count if isinstance(count, int) else 0
 
 
-def dead_letter_of(incoming: AbstractIncomingMessage, queue: QueueSpec) -> DeadLetter:
+def dead_letter_of(incoming: DeliveredMessage, queue: QueueSpec) -> DeadLetter:
     """Describe a message in a dead-letter queue.
 
     One that the broker itself buried, because its consumers kept dying, has no headers from the runtime; the broker's
     own record takes their place.
     """
     message = from_amqp(incoming)
-    dead_id = incoming.headers.get(_DEAD_ID)
+    dead_id = _headers(incoming).get(_DEAD_ID)
     if dead_id:
         return DeadLetter(str(dead_id), queue.name, message, dead_at_of(message))
     headers = {**message.headers, **_brokers_record(incoming, queue)}
@@ -98,7 +124,7 @@ def dead_letter_of(incoming: AbstractIncomingMessage, queue: QueueSpec) -> DeadL
     return DeadLetter(digest.hexdigest(), queue.name, message, dead_at_of(message))
 
 
-def _brokers_record(incoming: AbstractIncomingMessage, queue: QueueSpec) -> dict[str, str | int]:
+def _brokers_record(incoming: DeliveredMessage, queue: QueueSpec) -> dict[str, str | int]:
     for death in _deaths(incoming):
         if death.get("queue") == queue.name:
             reason = _text(death.get("reason")).replace("_", "-")
@@ -113,8 +139,8 @@ def _brokers_record(incoming: AbstractIncomingMessage, queue: QueueSpec) -> dict
     return {}
 
 
-def _routing_key(incoming: AbstractIncomingMessage) -> str:
-    kept = incoming.headers.get(_ROUTING_KEY)
+def _routing_key(incoming: DeliveredMessage) -> str:
+    kept = _headers(incoming).get(_ROUTING_KEY)
     if kept is not None:
         return _text(kept)
     for death in reversed(_deaths(incoming)):  # newest first, so the last one is nearest to the publisher
@@ -124,8 +150,8 @@ def _routing_key(incoming: AbstractIncomingMessage) -> str:
     return incoming.routing_key or ""
 
 
-def _deaths(incoming: AbstractIncomingMessage) -> list[dict[str, Any]]:
-    deaths = incoming.headers.get("x-death")
+def _deaths(incoming: DeliveredMessage) -> list[dict[str, Any]]:
+    deaths = _headers(incoming).get("x-death")
     return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
 
 
