@@ -68,7 +68,7 @@ class CacheFolder:
         """
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = self._root.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o002:
             raise PermissionError(errno.EPERM, "others may write to this folder", str(self._root))
         for folder in (self._entries, self._incoming, self._turns):
             folder.mkdir(exist_ok=True)

@@ -11,8 +11,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
 from voxelmill_shared.errors import (
@@ -25,6 +23,7 @@ from voxelmill_shared.errors import (
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.cache import CachedContent
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix, printable
+from voxelmill_shared.storage.s3_client import client_config, new_session
 from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
 from voxelmill_shared.storage.s3_plain import PlainGet, stat_of, stat_of_headers
@@ -104,17 +103,12 @@ class S3Store:
             path_style = bool(
                 endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
             )
-        self._config = AioConfig(
-            signature_version="s3v4",
-            retries={"mode": "standard", "total_max_attempts": tries},
-            connect_timeout=connect_seconds,
-            read_timeout=read_seconds,
-            max_pool_connections=connections,
-            s3={"addressing_style": "path" if path_style else "virtual"},
-            # The newer checksums are not understood by older servers (Ceph 16); we send Content-MD5 ourselves, and ask
-            # for a checksum only where the ETag does not do.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
+        self._config = client_config(
+            path_style=path_style,
+            tries=tries,
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            connections=connections,
         )
         self._stack = AsyncExitStack()
         self._session: Any = None
@@ -325,7 +319,7 @@ class S3Store:
         async with self._opening:
             if self._opened is None:
                 with answering(self._address, ""):
-                    self._session = get_session()
+                    self._session = new_session()
                     context = self._session.create_client("s3", config=self._config, **self._options)
                     self._opened = await self._stack.enter_async_context(context)
             return self._opened
