@@ -15,9 +15,9 @@ from voxelmill_ingest.triggers.http import HttpSource
 from voxelmill_ingest.triggers.sns import SnsConfirmer, address_of
 from voxelmill_ingest.triggers.sqs import SqsSource
 from voxelmill_shared.database import open_database
-from voxelmill_shared.metrics import NOTIFICATION_SOURCES
+from voxelmill_shared.metrics import NOTIFICATION_SOURCES, NOTIFICATIONS
 from voxelmill_shared.transport.connect import open_transport
-from voxelmill_shared.transport.topology import NOTIFICATIONS
+from voxelmill_shared.transport.topology import NOTIFICATIONS as NOTIFICATIONS_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -53,6 +53,7 @@ def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     sources = _sources(parts, settings, announcer, engine)
     for name in settings.sources():
         NOTIFICATION_SOURCES.labels(name).set(1)
+        NOTIFICATIONS.labels(name, "undecodable")  # from 0 on, or the first one is no increase to Prometheus
     return replace(
         service,
         background=(*service.background, *sources.background),
@@ -93,7 +94,7 @@ def _add_amqp(sources: _Sources, parts: Parts, settings: IngestProcessSettings, 
     if settings.amqp_notifications_url is not None:
         transport = open_transport(settings.amqp_notifications_url.get_secret_value())
         sources.resources.append(_closing(transport))
-    queue = replace(NOTIFICATIONS, ladder=settings.waits(), foreign=(settings.notifications_exchange(),))
+    queue = replace(NOTIFICATIONS_QUEUE, ladder=settings.waits(), foreign=(settings.notifications_exchange(),))
     amqp = AmqpSource(announcer, transport, queue)
     sources.background.append(amqp.run)
     sources.checks["notifications-amqp"] = amqp.check
