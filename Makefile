@@ -10,9 +10,12 @@ OUTPUT ?= demo-output
 DIR ?= .voxelmill
 SCALE ?=
 NAME ?=
+TAG ?= dev
+BASE ?=
+ENGINE ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-.PHONY: help setup setup-dev demo up down ps logs test test-ceph check format lock bench bench-% clean
+.PHONY: help setup setup-dev demo up down ps logs test test-ceph check format images images-check lock bench bench-% clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +64,13 @@ check: setup-dev  ## Format, lint, types, imports
 format: setup-dev  ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=docker|podman|buildah]
+	@tools/images --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
+
+images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev]
+	@tools/setup stack
+	@tools/images --check --tag "$(TAG)"
 
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
