@@ -33,6 +33,7 @@ import aio_pika
 from report import Aim, end, table
 from voxelmill_shared import logs
 from voxelmill_shared.events import Envelope, ObjectRef, ObjectUploaded, ObjectValidated, Stage
+from voxelmill_shared.main import spare_the_collector
 from voxelmill_shared.outcome import Done
 from voxelmill_shared.service import Service, Subscription
 from voxelmill_shared.transport.base import Message
@@ -102,6 +103,7 @@ async def run_worker(url: str, finish: Finish) -> Callable[[], Coroutine[Any, An
     transport = RabbitTransport(url)
     stop = asyncio.Event()
     worker = Worker(service, transport, ladder=DEFAULT_LADDER, observers=[observe], grace=timedelta(seconds=5))
+    spare_the_collector()  # as every service does
     running = asyncio.create_task(worker.run(stop))
 
     async def stopped() -> None:

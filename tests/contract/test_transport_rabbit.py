@@ -251,6 +251,39 @@ async def test_a_deleted_queue_is_made_again(broker: Broker, local: RabbitTransp
     assert (await inbox.next()).message.message_id == "1"
 
 
+async def test_acknowledgements_leave_gaps_alone(broker: Broker, local: RabbitTransport, work: QueueSpec) -> None:
+    """Acknowledged together in one turn, in any order, beside what is handed back or still in hand: that comes again."""
+    await local.publish([broker.message(number) for number in range(9)])
+    transport = broker.open()
+    inbox, _ = await subscribe(transport, work, prefetch=9)
+    taken = await inbox.take(9)
+    await asyncio.gather(*(taken[number].ack() for number in (5, 0, 1)), taken[2].release(), taken[4].ack())
+    await asyncio.gather(taken[7].ack())
+    assert (await inbox.next()).message.message_id == "2"
+    await transport.close()
+    other, _ = await subscribe(local, work, prefetch=9)
+    assert {delivery.message.message_id for delivery in await other.take(4)} == {"2", "3", "6", "8"}
+    await counted(local, work, ready=0, in_hand=4, dead=0)
+
+
+async def test_what_is_acknowledged_stays_so_when_the_transport_closes_at_once(
+    broker: Broker, local: RabbitTransport, work: QueueSpec
+) -> None:
+    """The last acknowledgement goes out before the channel is closed."""
+    await local.publish([broker.message(number) for number in range(20)])
+    transport = broker.open()
+    inbox, consumer = await subscribe(transport, work, prefetch=20)
+    taken = await inbox.take(20)
+    await consumer.cancel()
+    for delivery in taken:
+        await delivery.ack()
+    await transport.close()
+    await counted(local, work, ready=0)
+    await local.publish([broker.message("next")])
+    other, _ = await subscribe(local, work)
+    assert (await other.next()).message.message_id == "next"
+
+
 async def test_messages_of_strangers(broker: Broker, local: RabbitTransport, work: QueueSpec) -> None:
     """A message that somebody else published, with headers of any type, is delivered, retried and buried unharmed."""
     key = broker.key("object.uploaded.v1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -34,6 +35,14 @@ def _of_message(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     }
 
 
+_ENCODER = json.JSONEncoder(default=repr)
+"""Made once: `json.dumps` makes one for every line, which takes as long as the line."""
+
+
+def _render(_: WrappedLogger, __: str, line: EventDict) -> str:
+    return _ENCODER.encode(line)
+
+
 def configure(level: str = "INFO") -> None:
     """Set up logging for this process. Call it once, in `main`.
 
@@ -52,10 +61,10 @@ def configure(level: str = "INFO") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(sort_keys=False),
+            _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: only what is wrong with them is of interest here.

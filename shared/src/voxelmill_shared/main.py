@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import signal
 import sys
@@ -66,6 +67,17 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
+def spare_the_collector() -> None:
+    """Tell the garbage collector what it need not look at: modules and parts stay until the process ends.
+
+    A message makes and drops some hundred objects that refer to each other in no circle, so the collector is also asked
+    to look less often than after every 700. Both together are a tenth of the runtime's time for a message.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 async def run_service(
     build: Callable[[Parts, SettingsT], Service], settings: SettingsT, stop: asyncio.Event | None = None
 ) -> None:
@@ -87,6 +99,7 @@ async def run_service(
         checks = {"broker": parts.transport.check, "consuming": consuming, **service.checks}
         async with serve(service.name, checks, settings.host, settings.port, service.routes) as port:
             log.info("serving", service=service.name, host=settings.host, port=port)
+            spare_the_collector()
             await worker.run(stop)
     log.info("stopped", service=service.name)
 

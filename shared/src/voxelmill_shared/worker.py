@@ -110,10 +110,10 @@ class Worker:
         self._patient = patient
         self._source = f"voxelmill/{service.name}/{socket.gethostname()}/{os.getpid()}"
         self._settlement = Settlement(service, transport, self._ladder, self._source)
-        self._busy = metrics.IN_HAND.labels(service.name)
         # Bound once: a logger of the module looks for its configuration with every line.
         self._log = log.bind()
         self._in_hand: set[asyncio.Task[Any]] = set()
+        metrics.IN_HAND.labels(service.name).set_function(self._in_hand.__len__)
         self.consuming = asyncio.Event()
         """Set while messages are taken."""
 
@@ -179,11 +179,9 @@ class Worker:
             # The transport gives every delivery a task of its own, which nobody but the drain cancels.
             task = cast("asyncio.Task[None]", asyncio.current_task())
             self._in_hand.add(task)
-            self._busy.inc()
             try:
                 await self._deliver(subscription, InHand(delivery))
             finally:
-                self._busy.dec()
                 self._in_hand.discard(task)
 
         return callback

@@ -6,8 +6,8 @@ deterministic, so the same fact published twice is the same event.
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import uuid
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -56,8 +56,8 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 def child_traceparent(parent: str | None) -> str:
     """Return a W3C traceparent: a new span in the parent's trace, or a new trace (Trace Context 1, 3.2)."""
     match = _TRACEPARENT.match(parent or "")
-    trace_id = match.group(1) if match else secrets.token_hex(16)
-    return f"00-{trace_id}-{secrets.token_hex(8)}-01"
+    trace_id = match.group(1) if match else f"{random.getrandbits(128):032x}"
+    return f"00-{trace_id}-{random.getrandbits(64):016x}-01"
 
 
 class Envelope(BaseModel):
