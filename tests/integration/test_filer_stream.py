@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
+import grpc
+import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from servers.private import free_ports
+from voxelmill_ingest.triggers.announcer import Announcer
+from voxelmill_ingest.triggers.filer import build_bridge
+from voxelmill_ingest.triggers.filer_messages import SUBSCRIBE, SubscribeMetadataRequest, SubscribeMetadataResponse
 from voxelmill_ingest.triggers.filer_stream import FilerStream
 from voxelmill_ingest.triggers.reach import SourceUnavailableError
+from voxelmill_ingest.triggers.settings import IngestProcessSettings
+from voxelmill_shared.database import open_database
+from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.transport.embedded import EmbeddedTransport
 
 PART = 5 << 20
 LAST = "the last one"
@@ -121,3 +135,67 @@ async def test_a_filer_that_is_away_is_one_clear_line():
     with pytest.raises(SourceUnavailableError, match=r"UNAVAILABLE: .*Connection refused"):
         async with asyncio.timeout(30), aclosing(stream.changes(1)) as changes:
             await anext(changes)
+
+
+def certificates(folder):
+    """Make an authority, and a certificate of it for both ends, as PEM files."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    now = datetime.now(UTC)
+    for file, subject, key, extension in (
+        ("ca", authority, keys[0], x509.BasicConstraints(ca=True, path_length=None)),
+        ("own", name, keys[1], x509.SubjectAlternativeName([x509.DNSName("localhost")])),
+    ):
+        builder = x509.CertificateBuilder(authority, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        signed = builder.add_extension(extension, critical=False).sign(keys[0], hashes.SHA256())
+        (folder / f"{file}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "own.key").write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, *plain))
+
+
+@asynccontextmanager
+async def filer_with_mutual_tls(folder):
+    """A gRPC server that lets in who shows a certificate of the authority's, as a filer with `[grpc.filer]` does."""
+
+    async def subscribe(request, _):
+        event = {"new_parent_path": "/buckets/b", "new_entry": {"name": request.client_name}}
+        yield SubscribeMetadataResponse(ts_ns=1, event_notification=event)
+
+    handler = grpc.unary_stream_rpc_method_handler(
+        subscribe, SubscribeMetadataRequest.FromString, SubscribeMetadataResponse.SerializeToString
+    )
+    service, method = SUBSCRIBE.strip("/").split("/")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
+    own, key, ca = ((folder / name).read_bytes() for name in ("own.pem", "own.key", "ca.pem"))
+    credentials = grpc.ssl_server_credentials([(key, own)], ca, require_client_auth=True)
+    port = server.add_secure_port("localhost:0", credentials)
+    await server.start()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_a_filer_that_asks_for_a_certificate_is_shown_ours(tmp_path):
+    """With authority, certificate and key of the settings the stream opens; without them it does not."""
+    certificates(tmp_path)
+    async with filer_with_mutual_tls(tmp_path) as address:
+        files = {"ca": "ca.pem", "cert": "own.pem", "key": "own.key"}
+        settings = IngestProcessSettings(
+            inbox_url="s3://b",
+            seaweedfs_filer=address,
+            **{f"seaweedfs_filer_{name}": tmp_path / file for name, file in files.items()},
+        )
+        inbox = open_store("s3://b")
+        engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+        transport = EmbeddedTransport(tmp_path / "broker.db")
+        stream = build_bridge(settings, Announcer(inbox, transport, "test"), engine).stream
+        assert [change.notification.key for change in await told(stream, 1, "voxelmill")] == ["voxelmill"]
+        with pytest.raises(SourceUnavailableError):
+            await told(FilerStream(address, "/buckets/b/"), 1, "voxelmill")
+        await inbox.close()
+        await engine.dispose()
+        await transport.close()
