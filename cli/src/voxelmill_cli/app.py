@@ -27,6 +27,7 @@ from voxelmill_cli.errors import (
 )
 from voxelmill_cli.interrupts import interruptible
 from voxelmill_cli.output import OUTPUT, open_output, output_at_end
+from voxelmill_cli.storage.command import storage_app
 from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.version import __version__
@@ -45,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(bucket_app)
+app.add_typer(storage_app)
 out = Console()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -296,7 +298,6 @@ def _not_built(name: str, instead: str) -> None:
 _not_built("watch", "`voxelmill status` shows where every series is")
 _not_built("dlq", "`voxelmill status` shows what failed and why; running the same input again tries it again")
 _not_built("audit", "the table `audit` of the catalog holds the records")
-_not_built("storage", "use your store's own tools")
 
 
 def main() -> None:

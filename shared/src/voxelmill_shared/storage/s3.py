@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
 from voxelmill_shared.storage.s3_plain import PlainGet, stat_of, stat_of_headers
 from voxelmill_shared.storage.s3_stream import STREAM_TRIES, ObjectStream, bare
-from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload
+from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload, unfinished_uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from voxelmill_shared.storage.cache import DownloadCache
     from voxelmill_shared.storage.s3_stream import Content
+    from voxelmill_shared.storage.s3_upload import UnfinishedUpload
 
 log = structlog.get_logger("voxelmill")
 
@@ -251,6 +253,13 @@ class S3Store:
             Is told the number of bytes of each part that the server has, those of earlier uploads too.
         """
         return await self._send_file(key, path, media_type, resume=True, on_sent=on_sent)
+
+    async def unfinished_uploads(self) -> list[UnfinishedUpload]:
+        """Find the multipart uploads here that nobody has completed."""
+        client = await self._client()
+        with answering(self._address, ""):
+            found = await unfinished_uploads(client, self._bucket, self._prefix)
+        return [replace(one, key=one.key.removeprefix(self._prefix)) for one in found]
 
     async def presign(self, key: str, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
         """Make an address (SigV4) by which anyone reads or writes this object for a while, without credentials.

@@ -16,6 +16,8 @@ from voxelmill_shared.concurrency import each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
     from typing import BinaryIO
 
 PART_BYTES = 16 << 20
@@ -25,6 +27,29 @@ _MOST_PARTS = 10_000
 _PARTS_IN_FLIGHT = 4
 _UNIT = 1 << 20
 _MEMORY_UNITS = 6 * PART_BYTES // _UNIT
+
+
+def part_bytes(size: int) -> int:
+    """Return the size of the parts in which a file of `size` bytes is sent."""
+    return max(PART_BYTES, -(-size // _MOST_PARTS))
+
+
+def file_etag(path: Path) -> str:
+    """Return the ETag that a file has in a bucket after `S3Store` has put it there.
+
+    That is the MD5 of its bytes, or that of the MD5s of its parts (`…-3`), unless the server encrypts with keys of its
+    own.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= PART_BYTES:
+            return hashlib.file_digest(file, _md5).hexdigest()
+        md5s = [_md5(part).digest() for part in iter(lambda: file.read(part_bytes(size)), b"")]
+    return f"{_md5(b''.join(md5s)).hexdigest()}-{len(md5s)}"
+
+
+def _md5(body: bytes = b"") -> Any:
+    return hashlib.md5(body, usedforsecurity=False)
 
 
 class ByteBudget:
@@ -52,6 +77,48 @@ class ByteBudget:
         finally:
             for _ in range(taken):
                 self._units.release()
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """A multipart upload that nobody has completed: its parts take room, and no list shows them."""
+
+    key: str
+    begun: datetime
+    bytes: int
+
+
+async def unfinished_uploads(client: Any, bucket: str, prefix: str) -> list[UnfinishedUpload]:
+    """Find the unfinished uploads of all keys that begin with `prefix`, and the bytes that the server has of them."""
+    found = []
+    for upload in await _uploads(client, bucket, prefix):
+        size = 0
+        async for part in _parts(client, {"Bucket": bucket, "Key": upload["Key"]}, upload["UploadId"]):
+            size += part["Size"]
+        found.append(UnfinishedUpload(upload["Key"], upload["Initiated"], size))
+    return found
+
+
+async def _uploads(client: Any, bucket: str, prefix: str) -> list[Any]:
+    found: list[Any] = []
+    request = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        page = await client.list_multipart_uploads(**request)
+        found += page.get("Uploads", ())
+        if not page.get("IsTruncated"):
+            return found
+        request |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+async def _parts(client: Any, where: Mapping[str, str], upload_id: str) -> AsyncIterator[Any]:
+    marker: dict[str, int] = {}
+    while True:
+        page = await client.list_parts(**where, UploadId=upload_id, **marker)
+        for part in page.get("Parts", ()):
+            yield part
+        if not page.get("IsTruncated"):
+            return
+        marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +169,7 @@ class MultipartUpload:
         self._budget = budget
         self._resume = resume
         self._on_sent = on_sent
-        self._source = _Parts(file, max(PART_BYTES, -(-size // _MOST_PARTS)))
+        self._source = _Parts(file, part_bytes(size))
         self._standing: dict[int, str] = {}
         self._id = ""
 
@@ -134,24 +201,14 @@ class MultipartUpload:
 
     async def _find(self) -> bool:
         """Look for the latest unfinished upload of this key, and for the parts that it has."""
-        found: list[Any] = []
-        request = {"Bucket": self._where["Bucket"], "Prefix": self._where["Key"]}
-        while True:
-            page = await self._client.list_multipart_uploads(**request)
-            found += [upload for upload in page.get("Uploads", ()) if upload["Key"] == self._where["Key"]]
-            if not page.get("IsTruncated"):
-                break
-            request |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        listed = await _uploads(self._client, self._where["Bucket"], self._where["Key"])
+        found = [upload for upload in listed if upload["Key"] == self._where["Key"]]
         if not found:
             return False
         self._id = max(found, key=lambda upload: upload["Initiated"])["UploadId"]
-        marker: dict[str, int] = {}
-        while True:
-            page = await self._client.list_parts(**self._where, UploadId=self._id, **marker)
-            self._standing |= {part["PartNumber"]: part["ETag"].strip('"') for part in page.get("Parts", ())}
-            if not page.get("IsTruncated"):
-                return True
-            marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+        async for part in _parts(self._client, self._where, self._id):
+            self._standing[part["PartNumber"]] = part["ETag"].strip('"')
+        return True
 
     async def _send_some(self, _: int) -> list[tuple[int, str]]:
         sent: list[tuple[int, str]] = []
@@ -216,7 +273,7 @@ class _Parts:
 
     def etag(self) -> str:
         """Name the whole as S3 does where it does not encrypt with keys of its own: the MD5 of the parts' MD5s."""
-        return f"{hashlib.md5(b''.join(self._md5s), usedforsecurity=False).hexdigest()}-{len(self._md5s)}"
+        return f"{_md5(b''.join(self._md5s)).hexdigest()}-{len(self._md5s)}"
 
     async def next(self) -> _Part | None:
         async with self._turn:  # the digest needs the parts in their order
@@ -228,5 +285,5 @@ class _Parts:
             return None
         self.size += len(body)
         self.sha256.update(body)
-        self._md5s.append(hashlib.md5(body, usedforsecurity=False).digest())
+        self._md5s.append(_md5(body).digest())
         return _Part(len(self._md5s), body, self._md5s[-1])
