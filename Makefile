@@ -58,7 +58,7 @@ test-ceph: setup-dev  ## Run the tests against a private Ceph (0.5 GB of Debian 
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src tools/stack
+	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src tools/stack tools/containers
 	@$(BIN)/lint-imports --no-cache
 
 format: setup-dev  ## Format and mend what can be mended

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from voxelmill_shared.transport.base import Transport
 
 
+_HELD: set[str] = set()
+"""The names of the scratch folders that this process works in. The number in the name does not tell: in a container that was killed and
+started again, the process has the number that the one before it had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """Folders for work in progress on the local disk. Each carries the process id of its owner in its name."""
@@ -35,10 +40,12 @@ class Scratch:
         """Give a fresh folder and remove it with all that is in it at the end."""
         self.root.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=self.root))
+        _HELD.add(folder.name)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            _HELD.discard(folder.name)
 
     def sweep(self) -> None:
         """Remove what killed processes left behind."""
@@ -46,11 +53,13 @@ class Scratch:
             return
         for folder in self.root.iterdir():
             pid = folder.name.split("-")[1:2]
-            if pid and pid[0].isdigit() and not _alive(int(pid[0])):
+            if pid and pid[0].isdigit() and folder.name not in _HELD and not _another_lives(int(pid[0])):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def _another_lives(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
     with suppress(ProcessLookupError):
         try:
             os.kill(pid, 0)
