@@ -3,10 +3,12 @@
 One client process sends the same CT instances (512 x 512 x 16 bit, uncompressed, new UIDs in each round) over the same
 number of connections with the same HTTP library:
 
-- to Voxelmill: `PUT` to presigned URLs of an S3 store (SeaweedFS), each object announced on RabbitMQ as soon as it is
-  stored; `voxelmill-ingest` writes its ledger in PostgreSQL. The clock runs from the first PUT to the last
-  `object.validated` that a consumer of its own sees on RabbitMQ. A second figure leaves the PUTs out: all objects are
-  there already, and the clock runs from the first announcement.
+- to Voxelmill: `PUT` to presigned URLs of an S3 store (SeaweedFS) and nothing else; `voxelmill-ingest` learns of it
+  from the store's own stream of changes (or from the client, by `--announce client`); its ledger is in PostgreSQL.
+  The clock runs from the first PUT to the last `object.validated` that a consumer of its own sees on RabbitMQ.
+  A second figure leaves the PUTs out: all objects are there already, the client announces them, and the clock runs from
+  the first announcement. A third is the PUTs alone: what the store takes while nobody looks, the most that anything
+  behind it can reach.
 - to Orthanc: `POST /instances`, its SQLite index, its defaults; from the first request to the last answer, which
   Orthanc gives when the instance is stored and indexed. Also with `SyncStorageArea` off, since the object store does
   not wait for the disk either (PostgreSQL and RabbitMQ do).
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
 
 ORTHANC = {"orthanc": {}, "orthanc-unsynced": {"SyncStorageArea": False}}
 """What is measured of Orthanc: its defaults, and what differs from them."""
-OURS = ("ours", "ours-stored-before")
+OURS = "ours"
+STORED_BEFORE = "ours-stored-before"
+STORE_ALONE = "store-alone"
 PATIENCE_SECONDS = 300.0
 T = TypeVar("T")
 
@@ -146,14 +150,14 @@ class Bench:
     per_series: int
     number: int = 0
 
-    async def measure(self, part: str) -> Taken:
-        """Measure one part once, on fresh stores."""
+    async def measure(self, part: str) -> dict[str, Taken]:
+        """Measure one part once, on fresh stores; the second figure brings the third."""
         self.number += 1
-        if part in OURS:
+        if part in {OURS, STORED_BEFORE}:
             return await self._ours(part, f"ours-{self.number}")
-        return await self._orthanc(part, f"{part}-{self.number}")
+        return {part: await self._orthanc(part, f"{part}-{self.number}")}
 
-    async def _ours(self, part: str, name: str) -> Taken:
+    async def _ours(self, part: str, name: str) -> dict[str, Taken]:
         servers, count = self.servers, self.arguments.instances
         bucket = f"bench-{name}"
         servers.new_bucket(bucket)
@@ -163,7 +167,10 @@ class Bench:
             log_level="WARNING",
             geometry_seconds="600",
             quiet_seconds="600",
+            reconcile_seconds="0",
+            **({"seaweedfs_filer": servers.s3.filer} if part == OURS and self.arguments.announce == "stream" else {}),
         )
+        taken = {}
         urls = self._urls(bucket, count)
         broker = await aio_pika.connect(servers.broker_url)
         async with broker, Client(self.templates_file, environment) as client:
@@ -176,13 +183,14 @@ class Bench:
                 await queue.bind(EVENTS_EXCHANGE, f"object.{kind}.v1")
             await queue.consume(heard.take, no_ack=True)
             put = {"method": "PUT", "urls": urls, "name": name, "connections": self.arguments.connections}
-            if part == "ours":
-                before = servers.cpu_seconds()
-                phase = await client.phase("put", announce=True, **put)
+            before = servers.cpu_seconds()
+            if part == OURS:
+                phase = await client.phase("put", announce=self.arguments.announce == "client", **put)
             else:
-                await client.phase("put", announce=False, **put)
-                before = servers.cpu_seconds()
-                phase = await client.phase("announce")
+                phase = await client.phase("put", announce=False, **put)
+                between = servers.cpu_seconds()
+                taken[STORE_ALONE] = Taken(count, phase["ended"] - phase["begun"], _spent(before, between, phase))
+                before, phase = between, await client.phase("announce")
             await heard.until(count)
             after = servers.cpu_seconds()
             for worker in workers:
@@ -191,8 +199,8 @@ class Bench:
                 await (await channel.get_queue(spec.name)).purge()
         read = servers.sent_bytes(bucket)
         servers.s3_client().delete_bucket(Bucket=bucket)  # this store deletes what is in it, too
-        cpu = {kind: after[kind] - before.get(kind, 0.0) for kind in after} | {"client": phase["cpu_seconds"]}
-        return Taken(count, heard.last - phase["begun"], cpu, read)
+        taken[part] = Taken(count, heard.last - phase["begun"], _spent(before, after, phase), read)
+        return taken
 
     def _urls(self, bucket: str, count: int) -> list[str]:
         client = self.servers.s3_client()
@@ -243,9 +251,15 @@ class Bench:
         return Taken(count, phase["ended"] - phase["begun"], cpu)
 
 
+def _spent(before: Mapping[str, float], after: Mapping[str, float], phase: Mapping[str, float]) -> dict[str, float]:
+    """Return the CPU seconds of each process between two moments, and the client's."""
+    spent = {kind: after[kind] - before.get(kind, 0.0) for kind in after}
+    return {kind: seconds for kind, seconds in spent.items() if seconds} | {"client": phase["cpu_seconds"]}
+
+
 def parts(only: str | None) -> list[str]:
     """Choose what is measured; say what cannot be."""
-    chosen = [*OURS]
+    chosen = [OURS, STORED_BEFORE]
     if orthanc_program() is None:
         print("no Orthanc: run `tools/setup orthanc` and try again; measuring Voxelmill alone")
     else:
@@ -260,7 +274,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=8, help="of the client, towards either server")
     parser.add_argument("--workers", type=int, default=1, help="processes of voxelmill-ingest")
-    parser.add_argument("--only", choices=[*OURS, *ORTHANC], help="measure one part alone")
+    parser.add_argument("--announce", choices=["stream", "client"], default="stream", help="who announces what is put")
+    parser.add_argument("--only", choices=[OURS, STORED_BEFORE, *ORTHANC], help="measure one part alone")
     return parser.parse_args()
 
 
@@ -289,11 +304,12 @@ def _milliseconds(all_of_it: list[Taken], kind: str) -> str:
 
 async def rounds(bench: Bench, chosen: list[str]) -> dict[str, list[Taken]]:
     """Measure every part once in each round."""
-    taken: dict[str, list[Taken]] = {part: [] for part in chosen}
+    taken: dict[str, list[Taken]] = {}
     for number in range(bench.arguments.rounds):
-        for part, all_of_it in taken.items():
-            all_of_it.append(await bench.measure(part))
-            print(f"round {number + 1}: {part}: {all_of_it[-1].rate:.1f} instances/s", flush=True)
+        for part in chosen:
+            for name, one in (await bench.measure(part)).items():
+                taken.setdefault(name, []).append(one)
+                print(f"round {number + 1}: {name}: {one.rate:.1f} instances/s", flush=True)
     return taken
 
 
@@ -323,13 +339,16 @@ def report(arguments: argparse.Namespace, taken: dict[str, list[Taken]]) -> None
     """Print the last line."""
     rate = {part: statistics.median(one.rate for one in all_of_it) for part, all_of_it in taken.items()}
     aims = {}
-    if {"ours", "orthanc"} <= rate.keys():
-        aims["times_orthanc"] = Aim(rate["ours"] / rate["orthanc"], 3.0, at_most=False)
-    if "ours" in taken:
-        read = statistics.median(one.read / one.instances for one in taken["ours"])
+    if {OURS, STORED_BEFORE, "orthanc"} <= rate.keys():
+        aims["times_orthanc"] = Aim(rate[OURS] / rate["orthanc"], 3.0, at_most=False)
+        aims["times_orthanc_without_puts"] = Aim(rate[STORED_BEFORE] / rate["orthanc"], 3.0, at_most=False)
+    if OURS in taken:
+        read = statistics.median(one.read / one.instances for one in taken[OURS])
         aims["kib_read_per_instance"] = Aim(read / 1024, 64.0, at_most=True)
     figures: dict[str, object] = {f"{part}_per_second": round(value, 1) for part, value in rate.items()}
-    figures |= {name: getattr(arguments, name) for name in ("instances", "rounds", "connections", "workers")}
+    figures |= {
+        name: getattr(arguments, name) for name in ("instances", "rounds", "connections", "workers", "announce")
+    }
     end("ingest", aims, figures)
 
 
