@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _HELD: set[str] = set()
-"""The names of the scratch folders that this process works in. The number in the name does not tell: in a container that was killed and
+"""The names of the scratch folders that this process works in. The number in them does not tell: in a container that is
 started again, the process has the number that the one before it had."""
 
 
