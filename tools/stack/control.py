@@ -123,7 +123,7 @@ def down(folder: Folder) -> int:
         If a process cannot be ended.
     """
     if not folder.root.is_dir():
-        say.line(f"nothing runs: there is no {folder.root}")
+        say.line(f"nothing runs: there is no {say.short(folder.root)}")
         return 0
     began = time.monotonic()
     lock = folder.lock()
@@ -139,7 +139,7 @@ def down(folder: Folder) -> int:
             say.line(f"ending what a killed supervisor had left: {', '.join(process.name for process in left)}")
             _permitted(lambda: end_recorded(left), folder)
         elif not ran:
-            say.line(f"nothing runs in {folder.root}")
+            say.line(f"nothing runs in {say.short(folder.root)}")
             return 0
         state = read_json(folder.state)
     services = names_of(state.get("scale", {}))
@@ -149,8 +149,8 @@ def down(folder: Folder) -> int:
         if entry["code"] and entry["name"] in services
     ]
     if bad:
-        say.line(f"not every service ended in good order: {', '.join(bad)}; see {folder.logs}")
-    say.line(f"down after {time.monotonic() - began:.1f} s; the data stays in {folder.data}")
+        say.line(f"not every service ended in good order: {', '.join(bad)}; see {say.short(folder.logs)}")
+    say.line(f"down after {time.monotonic() - began:.1f} s; the data stays in {say.short(folder.data)}")
     return 0
 
 

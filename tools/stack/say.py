@@ -31,8 +31,8 @@ def facts(folder: Folder) -> None:
     ports = {entry["name"]: entry["port"] for entry in state["processes"]}
     services = [name for name in ports if "-" in name]
     gateways = [f"http://127.0.0.1:{ports[name]}" for name in services if name.startswith("gateway-")]
-    here = _short(folder.root)
-    env, command = shlex.quote(f"{here}/env"), shlex.quote(_short(Path(sys.executable).parent / "voxelmill"))
+    here = short(folder.root)
+    env, command = shlex.quote(f"{here}/env"), shlex.quote(short(Path(sys.executable).parent / "voxelmill"))
     health = "  ".join(f"{name} :{ports[name]}" for name in services)
     line(
         f"""
@@ -76,7 +76,7 @@ def processes(folder: Folder) -> int:
         line(
             f"the supervisor was killed; make down ends what it left: {', '.join(process.name for process in left)}"
             if left
-            else f"nothing runs in {folder.root}"
+            else f"nothing runs in {short(folder.root)}"
         )
         return 1 if left else 0
     line(f"{'process':14} {'pid':>8} {'port':>6} {'starts':>6}  state ({state['phase']})")
@@ -101,7 +101,7 @@ def logs(folder: Folder, name: str) -> int:
     return subprocess.run(["tail", f"-n{LAST_LINES}", "-F", *map(str, found)], check=False).returncode
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """The path as one would type it here."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
