@@ -201,6 +201,8 @@ async def open_engine(
     CommandError
         If a setting of the environment is wrong.
     """
+    # Here work is at hand, or soon: children start while the first objects are looked at.
+    settings = {"children_at_start": True, **settings}
     read = [read_settings(settings_type, settings) for _, settings_type in BUILDERS]
     check_addresses(read[0])
     stop = asyncio.Event()

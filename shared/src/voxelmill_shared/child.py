@@ -159,16 +159,28 @@ class ChildPool:
     """Several children for one function: as many calls at a time, the others wait. A context manager.
 
     Children start when they are first needed and stay; leaving the context ends them.
+
+    Parameters
+    ----------
+    target, limits
+        As for `Child`.
+    size
+        How many children.
+    warm
+        Whether the first child starts with the pool: its imports take a second and 70 to 150 MiB, which a service that
+        may have nothing to do for hours does not spend, and whoever waits for a result does not wait for.
     """
 
-    def __init__(self, target: str, limits: Limits, size: int) -> None:
+    def __init__(self, target: str, limits: Limits, size: int, *, warm: bool = False) -> None:
+        self._warm = warm
         self._children = [Child(target, limits) for _ in range(size)]
         self._free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
 
     async def __aenter__(self) -> Self:
         for child in self._children:
             self._free.put_nowait(child)
-        await self._children[-1].start()  # imports take a second: not while the first message waits
+        if self._warm:
+            await self._children[-1].start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -78,6 +78,7 @@ class Parts:
     database_url: str
     scratch: Scratch
     limits: Limits
+    children_at_start: bool = False
 
     @property
     def work_dir(self) -> Path:
@@ -108,6 +109,7 @@ async def open_parts(settings: SharedSettings) -> AsyncIterator[Parts]:
             database_url=settings.database_url,
             scratch=scratch,
             limits=Limits(settings.child_memory_mib << 20, settings.child_seconds),
+            children_at_start=settings.children_at_start,
         )
     finally:
         await transport.close()

@@ -48,6 +48,9 @@ class SharedSettings(BaseSettings):
     port: int = Field(0, ge=0, le=65535, description="their port; 0 takes a free one and logs it")
     log_level: str = "INFO"
     child_memory_mib: int = Field(8192, ge=512, description="the most memory that one piece of work may use")
+    children_at_start: bool = Field(
+        False, description="whether a child process starts with the service instead of with its first work"
+    )
     child_seconds: PositiveFloat = Field(1800.0, description="the longest that one piece of work may take")
 
     @field_validator("log_level")

@@ -112,6 +112,16 @@ async def test_a_pool_runs_as_many_calls_at_a_time_as_it_has_children():
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_pool_starts_a_child_when_it_is_asked_to(warm):
+    """Without work there is no child, unless one shall wait for the first work."""
+    before = {process.pid for process in psutil.Process().children()}
+    async with ChildPool(TARGET, LIMITS, 2, warm=warm):
+        started = {process.pid for process in psutil.Process().children()} - before
+        assert len(started) == warm
+    assert not any(psutil.pid_exists(pid) for pid in started)
+
+
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     """Kill -9 of the parent in the middle of a call leaves no orphan behind."""
     program = (

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def build(parts: Parts, settings: MeshSettings) -> Service:
     """Build the service from its parts."""
-    children = ChildPool("voxelmill_mesh.work:mesh_labels", parts.limits, settings.mesh_concurrency)
+    children = ChildPool(
+        "voxelmill_mesh.work:mesh_labels", parts.limits, settings.mesh_concurrency, warm=parts.children_at_start
+    )
     handler = MeshSeries(
         results=StageResults(parts.stores, Stage.MESH),
         children=children,

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def build(parts: Parts, settings: SegmentSettings) -> Service:
     """Build the service from its parts."""
-    children = ChildPool("voxelmill_segment.work:segment_series", parts.limits, settings.segment_concurrency)
+    children = ChildPool(
+        "voxelmill_segment.work:segment_series",
+        parts.limits,
+        settings.segment_concurrency,
+        warm=parts.children_at_start,
+    )
     handler = SegmentSeries(
         results=StageResults(parts.stores, Stage.SEGMENT),
         children=children,

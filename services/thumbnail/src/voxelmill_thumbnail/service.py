@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def build(parts: Parts, settings: ThumbnailSettings) -> Service:
     """Build the service from its parts."""
-    children = ChildPool("voxelmill_thumbnail.work:make_thumbnails", parts.limits, settings.thumbnail_concurrency)
+    children = ChildPool(
+        "voxelmill_thumbnail.work:make_thumbnails",
+        parts.limits,
+        settings.thumbnail_concurrency,
+        warm=parts.children_at_start,
+    )
     handler = ThumbnailSeries(
         results=StageResults(parts.stores, Stage.THUMBNAIL),
         children=children,
