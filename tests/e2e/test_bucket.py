@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 import pydicom
 import pytest
 
+from e2e.command import voxelmill
 from e2e.processes import SERVICES, free_port, metrics, running, wait_until_ready
 from servers.seaweedfs import S3Server, start, weed_program
 
@@ -59,7 +60,7 @@ def installation(server, broker_url, database_url, scratch, places, *, ports=Non
     }
     with running(environment, WORKERS, ports=ports) as taken:
         wait_until_ready(taken)
-        yield taken["ingest"]
+        yield taken["ingest"], environment
 
 
 def place(address):
@@ -153,7 +154,7 @@ def test_through_the_webhook_alone(series, tmp_path, rabbitmq_vhost_url, databas
             ports={"ingest": port},
             NOTIFICATION_TOKEN=token,
             RECONCILE_SECONDS="0",
-        ) as ingest,
+        ) as (ingest, _),
     ):
         keys = put_series(client(server), ONE_BUCKET["INBOX"], series, tmp_path)
         results_of(client(server), ONE_BUCKET["RESULTS"], keys)
@@ -176,11 +177,13 @@ def test_through_the_filers_stream_alone(series, tmp_path, rabbitmq_vhost_url, d
             SEPARATE,
             SEAWEEDFS_FILER=server.filer,
             RECONCILE_SECONDS="0",
-        ) as ingest,
+        ) as (ingest, environment),
     ):
         keys = put_series(client(server), SEPARATE["INBOX"], series, tmp_path)
         results_of(client(server), SEPARATE["RESULTS"], keys)
         ways, taken = found(ingest)
+        listed = voxelmill("reconcile", "--json", **environment).document
+    assert (listed["listed"], listed["known"], listed["announced"]) == (len(keys), len(keys), 0)
     assert ways.pop("notifications_total{outcome=ignored,source=seaweedfs}") >= 2
     assert ways == {"notifications_total{outcome=announced,source=seaweedfs}": len(keys)}
     assert taken == len(keys)
@@ -198,7 +201,7 @@ def test_through_the_reconciler_alone(series, tmp_path, rabbitmq_vhost_url, data
             ONE_BUCKET,
             RECONCILE_SECONDS="1",
             RECONCILE_GRACE_SECONDS="0",
-        ) as ingest,
+        ) as (ingest, _),
     ):
         keys = put_series(client(server), ONE_BUCKET["INBOX"], series, tmp_path)
         results_of(client(server), ONE_BUCKET["RESULTS"], keys)
