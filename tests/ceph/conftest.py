@@ -48,9 +48,16 @@ def s3_environment(ceph: CephGateway, monkeypatch: pytest.MonkeyPatch) -> CephGa
 
 @pytest.fixture
 def bucket(s3_environment: CephGateway) -> Iterator[str]:
-    """Give the name of a fresh bucket of the gateway; it goes with the cluster."""
+    """Give the name of a fresh bucket of the gateway; it goes with the cluster, its topics before their broker does."""
     name = f"test.{uuid.uuid4().hex[:16]}"
     client = s3_environment.client()
     client.create_bucket(Bucket=name)
-    yield name
-    client.close()
+    try:
+        yield name
+    finally:
+        # The gateway would go on trying to reach a broker that is gone.
+        topics = s3_environment.client("sns")
+        for topic in topics.list_topics().get("Topics", ()):
+            topics.delete_topic(TopicArn=topic["TopicArn"])
+        topics.close()
+        client.close()

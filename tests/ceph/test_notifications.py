@@ -51,7 +51,7 @@ def states(document: Any) -> dict[str, str]:
 
 
 def test_connecting_twice_changes_nothing_the_second_time(
-    bucket: str, s3_environment: CephGateway, rabbitmq_vhost_url: str
+    rabbitmq_vhost_url: str, bucket: str, s3_environment: CephGateway
 ) -> None:
     """What others have set up is kept, and the plan says before what the run does."""
     client = s3_environment.client()
@@ -85,7 +85,7 @@ def test_connecting_twice_changes_nothing_the_second_time(
 
 
 def test_a_password_without_tls_is_refused_in_one_line(
-    bucket: str, s3_environment: CephGateway, rabbitmq_vhost_url: str
+    rabbitmq_vhost_url: str, bucket: str, s3_environment: CephGateway
 ) -> None:
     """The gateway's own answer is InvalidInput; ours says why, what is done and what to do."""
     ended = voxelmill(
@@ -106,7 +106,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def environment(bucket: str, rabbitmq_vhost_url: str, database: str, tmp_path: Path) -> dict[str, str]:
+def environment(rabbitmq_vhost_url: str, bucket: str, database: str, tmp_path: Path) -> dict[str, str]:
     """The settings of one installation, as `bucket connect` gives them; nothing lists the bucket."""
     told = connect(bucket, rabbitmq_vhost_url, "--yes", VOXELMILL_BROKER_URL=rabbitmq_vhost_url)
     return {

@@ -81,20 +81,20 @@ class CephGateway(S3Server):
         """The variables by which AWS's tools, and ours, find the server and trust it."""
         return {**S3Server.environment(self), "AWS_CA_BUNDLE": self.ca_bundle}
 
-    def client(self) -> Any:
-        """Return a boto3 client that sends no checksums at the end of a body: Ceph 16 does not know them."""
+    def client(self, service: str = "s3") -> Any:
+        """Return a boto3 client for S3, or the gateway's own SNS, that sends no checksums at the end of a body: Ceph 16 does not know them."""
         import boto3
         from botocore.config import Config
 
         return boto3.client(
-            "s3",
+            service,
             endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
             verify=self.ca_bundle,
             config=Config(
-                signature_version="s3v4",
+                signature_version="s3v4" if service == "s3" else None,
                 s3={"addressing_style": "path"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

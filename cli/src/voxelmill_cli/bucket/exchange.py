@@ -14,7 +14,6 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, Ch
 from voxelmill_cli.bucket.steps import Step, StepState
 from voxelmill_cli.bucket.target import EXCHANGE, OWN_EXCHANGES, ExchangeType
 from voxelmill_cli.errors import EXIT_INPUT_FAILED, EXIT_UNREACHABLE, CommandError
-from voxelmill_cli.interrupts import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -88,7 +87,7 @@ class NotificationExchange:
         return True
 
     def _ask(self, question: Callable[[AbstractChannel], Coroutine[Any, Any, bool]]) -> bool:
-        return asyncio.run(interruptible(self._on_channel(question)))
+        return asyncio.run(self._on_channel(question))
 
     async def _on_channel(self, question: Callable[[AbstractChannel], Coroutine[Any, Any, bool]]) -> bool:
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it would say stands in our line
