@@ -59,13 +59,13 @@ def check_images(tag: str) -> None:
             )
     with ExitStack() as stack:
         variables = stack.enter_context(_servers())
-        containers = {}
+        containers, ready = {}, {}
         for name in SERVICES:
             container = Container(engine, name, tag_of(name, tag), free_ports(1))
             stack.callback(container.remove)
             container.start(_environment(variables, container.port))
             containers[name] = container
-        ready = {name: container.wait_until_ready(SECONDS) for name, container in containers.items()}
+            ready[name] = container.wait_until_ready(SECONDS)  # one after the other, or they would share the cores
         idle = {name: container.memory() for name, container in containers.items()}
         known: set[str] = set()
         stages = [_one_series(variables, number, containers, known) for number in range(len(SERIES))]

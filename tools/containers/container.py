@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from containers.engines import Engine
 
 LAST_CHARACTERS = 3000
-SCRATCH = "/scratch"
+SCRATCH = "scratch"
 
 
 class Container:
@@ -98,9 +98,9 @@ class Container:
         user = self.user()
         found = []
         for folder, folders, files in os.walk(root):
-            inside = f"/{Path(folder).relative_to(root)}"
-            folders[:] = [name for name in folders if f"{inside}{name}" != SCRATCH]
-            found += [name for name in (*folders, *files) if (Path(folder) / name).lstat().st_uid == user]
+            folders[:] = [name for name in folders if Path(folder) / name != root / SCRATCH]
+            paths = (Path(folder) / name for name in (*folders, *files))
+            found += [str(path.relative_to(root)) for path in paths if path.lstat().st_uid == user]
         return found
 
     def stop(self, seconds: float) -> int:
