@@ -129,7 +129,10 @@ class OutboxRelay:
                 outage = None
                 log.info("outbox.goes-on", outbox=self._table.name)
             try:
-                await asyncio.wait_for(self._kicked.wait(), self._poll)
+                async with asyncio.timeout(
+                    self._poll
+                ):  # not wait_for: on 3.11 it loses a cancellation that meets the event
+                    await self._kicked.wait()
             except TimeoutError:
                 continue
 

@@ -88,7 +88,8 @@ class Assembler:
                 log.warning("assembly.waiting", error_class=error.error_class, reason=str(error))
                 sleep = LONGEST_SLEEP
             try:
-                await asyncio.wait_for(self._kicked.wait(), sleep)
+                async with asyncio.timeout(sleep):  # not wait_for: on 3.11 it loses a cancellation that meets the event
+                    await self._kicked.wait()
             except TimeoutError:
                 continue
 
