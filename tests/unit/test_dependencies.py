@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = sorted(path.parent for path in (*ROOT.glob("*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")))
-IMPORT_NAMES = {"grpcio": "grpc", "pillow": "PIL", "protobuf": "google", "connected-components-3d": "cc3d", "pylibjpeg-rle": "rle"}
+IMPORT_NAMES = {
+    "grpcio": "grpc",
+    "pillow": "PIL",
+    "protobuf": "google",
+    "connected-components-3d": "cc3d",
+    "pylibjpeg-rle": "rle",
+}
 DRIVERS = {"asyncpg"}
 """Imported by a library at run time, chosen by a URL."""
 
