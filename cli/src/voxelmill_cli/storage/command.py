@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from voxelmill_cli.storage.transfer import Tally
+    from voxelmill_cli.storage.transfer import Tally, Tell
 
 storage_app = typer.Typer(
     name="storage", no_args_is_help=True, help="Files into a bucket and out of it, and what lies there.",
@@ -29,7 +28,8 @@ storage_app = typer.Typer(
 _SAY_EVERY_SECONDS = 5.0
 
 BucketArgument = Annotated[str, typer.Argument(metavar="s3://BUCKET[/PREFIX]", help="a bucket, or a part of one")]
-FolderArgument = Annotated[Path, typer.Argument(help="a folder or a file of this machine")]
+FileArgument = Annotated[str, typer.Argument(metavar="PATH", help="a folder or a file of this machine")]
+FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="a folder of this machine; made if missing")]
 JobsOption = Annotated[int, typer.Option(min=1, max=64, help="how many files at a time")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="look, and transfer nothing")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -37,7 +37,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON documen
 
 @storage_app.command()
 def upload(
-    source: FolderArgument,
+    source: FileArgument,
     destination: BucketArgument,
     jobs: JobsOption = 8,
     dry_run: DryRunOption = False,
@@ -49,7 +49,7 @@ def upload(
 
     with _display(out, quiet=as_document) as begin:
         tally = call(transfer.upload(source, destination, jobs=jobs, dry_run=dry_run, begin=begin))
-    _answer(tally, destination, dry_run=dry_run, as_document=as_document)
+    _answer(tally, "sent", destination, dry_run=dry_run, as_document=as_document)
 
 
 @storage_app.command()
@@ -66,7 +66,7 @@ def download(
 
     with _display(out, quiet=as_document) as begin:
         tally = call(transfer.download(source, destination, jobs=jobs, dry_run=dry_run, begin=begin))
-    _answer(tally, str(destination), dry_run=dry_run, as_document=as_document)
+    _answer(tally, "fetched", destination, dry_run=dry_run, as_document=as_document)
 
 
 @storage_app.command("list")
@@ -128,7 +128,7 @@ for _name in ("migrate", "tier", "cost"):
     _not_built(_name)
 
 
-def _answer(tally: Tally, destination: str, *, dry_run: bool, as_document: bool) -> None:
+def _answer(tally: Tally, verb: str, destination: str, *, dry_run: bool, as_document: bool) -> None:
     """Say what became of a transfer, and end with its exit code."""
     from voxelmill_cli.app import out, print_json  # noqa: PLC0415 - as above
 
@@ -137,31 +137,36 @@ def _answer(tally: Tally, destination: str, *, dry_run: bool, as_document: bool)
     else:
         for key, reason in tally.failed:
             say(out, f"failed: {key}: {reason}")
-        would = "would be sent" if dry_run else "sent"
+        if dry_run:
+            verb = f"would be {verb}"
         say(
             out,
-            f"{tally.sent} {would} ({decimal(tally.sent_bytes)}), {tally.present} there already, "
+            f"{tally.sent} {verb} ({decimal(tally.sent_bytes)}), {tally.present} there already, "
             f"{len(tally.failed)} failed: {destination}",
         )
     raise typer.Exit(tally.exit_code)
 
 
 @contextmanager
-def _display(out: Console, *, quiet: bool) -> Iterator[Callable[[int, int], Callable[[int], None]]]:
+def _display(out: Console, *, quiet: bool) -> Iterator[Callable[[int, int], Tell]]:
     """Show how far a transfer is: a bar on a terminal, a line now and then elsewhere, nothing beside JSON."""
     if quiet:
-        yield lambda _files, _bytes: lambda _: None
+        yield lambda _, __: _tell_nobody
     elif out.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=out, transient=True) as progress:
 
-            def begin(files: int, size: int) -> Callable[[int], None]:
+            def begin(files: int, size: int) -> Tell:
                 task = progress.add_task(f"{files} files", total=size)
-                return lambda settled: progress.advance(task, settled)
+                return lambda _, size: progress.advance(task, size)
 
             yield begin
     else:
         yield lambda files, size: _Lines(out, files, size)
+
+
+def _tell_nobody(files: int, size: int) -> None:
+    """Keep silent: there is one document, and it comes at the end."""
 
 
 class _Lines:
@@ -172,9 +177,9 @@ class _Lines:
         self._settled_files = self._settled = 0
         self._said = time.monotonic()
 
-    def __call__(self, settled: int) -> None:
-        self._settled_files += 1
-        self._settled += settled
+    def __call__(self, files: int, size: int) -> None:
+        self._settled_files += files
+        self._settled += size
         if time.monotonic() - self._said >= _SAY_EVERY_SECONDS:
             self._said = time.monotonic()
             done = f"{self._settled_files} of {self._files} files"

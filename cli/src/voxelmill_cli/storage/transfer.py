@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, CommandError
-from voxelmill_cli.storage.places import Place, make_folder, open_bucket, open_folder
+from botocore.exceptions import ClientError
+
+from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED
+from voxelmill_cli.storage.content import has_content
+from voxelmill_cli.storage.places import find_objects, make_folder, open_bucket, open_folder
+from voxelmill_cli.storage.walk import Item, walk
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import (
     ObjectChangedError,
-    ObjectDamagedError,
     ObjectMissingError,
     ObjectUnreadableError,
+    StoreUnavailableError,
     UnsafeKeyError,
 )
-from voxelmill_shared.storage.keys import printable
+from voxelmill_shared.parts import Scratch
+from voxelmill_shared.storage.keys import check_key, printable
 from voxelmill_shared.storage.local import TEMPORARY
-from voxelmill_shared.storage.s3_upload import PART_BYTES, file_etag
+from voxelmill_shared.storage.s3_errors import is_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from voxelmill_shared.storage.base import ObjectStat
-    from voxelmill_shared.storage.local import LocalStore
     from voxelmill_shared.storage.s3 import S3Store
 
-_OF_ONE_OBJECT = (
-    ObjectChangedError,
-    ObjectDamagedError,
-    ObjectMissingError,
-    ObjectUnreadableError,
-    UnsafeKeyError,
-)
+T = TypeVar("T")
+
+_OF_ONE_OBJECT = (ObjectChangedError, ObjectMissingError, ObjectUnreadableError, UnsafeKeyError)
 """What is wrong with one object and not with its store: the others go on."""
+
+
+class Tell(Protocol):
+    """Is told what is settled, sent or not: a number of files, and of bytes."""
+
+    def __call__(self, files: int, size: int, /) -> None:
+        """Be told."""
 
 
 @dataclass(slots=True)
@@ -71,50 +77,70 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One direction: how an object is brought over if it is not there already.
-
-    `tell` is told the number of bytes that are settled, sent or not.
-    """
+    """One direction: how an object is brought over if it is not there already."""
 
     tally: Tally
-    tell: Callable[[int], None]
+    store: S3Store
     jobs: int
     dry_run: bool
 
     async def run(
         self,
-        wanted: list[ObjectStat],
-        stands: Callable[[ObjectStat], Coroutine[Any, Any, bool]],
-        bring: Callable[[ObjectStat], Coroutine[Any, Any, None]],
+        wanted: Sequence[Item],
+        tell: Tell,
+        stands: Callable[[Item], Coroutine[Any, Any, bool]],
+        bring: Callable[[Item, Callable[[int], None]], Coroutine[Any, Any, None]],
     ) -> None:
         """Bring over what does not stand there."""
+        self.tally.objects = len(wanted) + len(self.tally.failed)
+        self.tally.bytes = sum(item.size for item in wanted)
+        waiting = iter(wanted)
 
-        async def one(stat: ObjectStat) -> None:
-            try:
-                if await stands(stat):
-                    self.tally.present += 1
-                else:
-                    if not self.dry_run:
-                        await bring(stat)
-                    self.tally.sent += 1
-                    self.tally.sent_bytes += stat.size
-            except _OF_ONE_OBJECT as error:
-                self.tally.failed.append((printable(stat.key), str(error)))
-            self.tell(stat.size)
+        async def work(_: int) -> None:
+            for item in waiting:  # all jobs take from one iterator: a task for each of a million files would not do
+                await self._one(item, tell, stands, bring)
 
-        self.tally.objects = len(wanted)
-        self.tally.bytes = sum(stat.size for stat in wanted)
-        await each(one, wanted, self.jobs)
-        self.tally.failed.sort()
+        await each(work, range(self.jobs), self.jobs)
+        self.tally.failed[:] = sorted((printable(key), reason) for key, reason in self.tally.failed)
+
+    async def _one(
+        self,
+        item: Item,
+        tell: Tell,
+        stands: Callable[[Item], Coroutine[Any, Any, bool]],
+        bring: Callable[[Item, Callable[[int], None]], Coroutine[Any, Any, None]],
+    ) -> None:
+        told = 0
+
+        def part(size: int) -> None:
+            nonlocal told
+            told += size
+            tell(0, size)
+
+        try:
+            if await stands(item):
+                self.tally.present += 1
+            else:
+                if not self.dry_run:
+                    await bring(item, part)
+                self.tally.sent += 1
+                self.tally.sent_bytes += item.size
+        except _OF_ONE_OBJECT as error:
+            self._fail(item, error)
+        except StoreUnavailableError as error:
+            if not isinstance(error.__cause__, ClientError) or is_refused(error.__cause__):
+                raise
+            await self.store.check()  # else the store itself is away, and so are all objects
+            self._fail(item, error)
+        tell(1, max(0, item.size - told))
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        reason = str(error).removeprefix(f"{printable(item.key)}: ")
+        self.tally.failed.append((item.key, reason))
 
 
 async def upload(
-    source: Path,
-    destination: str,
-    *,
-    jobs: int,
-    dry_run: bool,
-    begin: Callable[[int, int], Callable[[int], None]],
+    source: str, destination: str, *, jobs: int, dry_run: bool, begin: Callable[[int, int], Tell]
 ) -> Tally:
     """Put a folder or a file into a bucket.
 
@@ -132,54 +158,53 @@ async def upload(
     dry_run
         Whether only to look.
     begin
-        Is told the number of files and of bytes when they are known; what it returns is told the bytes that are
-        settled.
+        Is told the number of files and of bytes when they are known; what it returns is told what is settled.
 
     Raises
     ------
     CommandError
-        If the source is not there.
+        If the source is not there, or an address is written wrong.
     StoreUnavailableError
         If the bucket cannot be reached.
     """
-    folder, only = open_folder(source)
     store = open_bucket(destination)
+    folder, only = open_folder(source)
     tally = Tally()
     try:
         await store.check()
-        wanted = await _files(folder, only, tally)
-        there = {stat.key: stat async for stat in store.list()}
-        transfer = Transfer(tally, begin(len(wanted), sum(stat.size for stat in wanted)), jobs, dry_run)
+        if only is None:
+            walked = await asyncio.to_thread(walk, folder.root)
+            wanted, tally.failed = walked.items, walked.failed
+            there = {stat.key: stat async for stat in store.list()}
+        else:
+            wanted = [Item(only, await asyncio.to_thread(lambda: (folder.root / only).stat().st_size))]
+            there = {stat.key: stat async for stat in store.list(only)}
 
-        async def stands(stat: ObjectStat) -> bool:
-            known = there.get(stat.key)
-            path = await folder.fetch(stat.key, folder.root)  # raises what is wrong with the file
-            if known is None or known.size != stat.size:
+        async def stands(item: Item) -> bool:
+            path = await folder.fetch(item.key, folder.root)  # raises what is wrong with the file
+            check_key(item.key)  # which a folder is less strict about
+            known = there.get(item.key)
+            if known is None:
                 return False
-            return known.etag == (stat.etag if stat.size <= PART_BYTES else await asyncio.to_thread(file_etag, path))
+            return await _reading(item, asyncio.to_thread(has_content, path, known.size, known.etag))
 
-        async def bring(stat: ObjectStat) -> None:
-            path = await folder.fetch(stat.key, folder.root)
-            await store.resume_file(stat.key, path, _media_type(stat.key))
+        async def bring(item: Item, part: Callable[[int], None]) -> None:
+            path = await folder.fetch(item.key, folder.root)
+            await _reading(item, store.resume_file(item.key, path, _media_type(item.key), on_sent=part))
 
-        await transfer.run(wanted, stands, bring)
+        tell = begin(len(wanted), sum(item.size for item in wanted))
+        await Transfer(tally, store, jobs, dry_run).run(wanted, tell, stands, bring)
     finally:
         await store.close()
-        await folder.close()
     return tally
 
 
-async def _files(folder: LocalStore, only: str | None, tally: Tally) -> list[ObjectStat]:
-    """List what is to be sent; a folder that may not be read is written down as failed."""
-    if only is not None:
-        return [await folder.head(only)]
-    found: list[ObjectStat] = []
+async def _reading(item: Item, work: Coroutine[Any, Any, T]) -> T:
+    """Say of a file that cannot be read, or went while it was, that this is so; the others go on."""
     try:
-        async for stat in folder.list():
-            found.append(stat)  # noqa: PERF401 - what was given before an error counts
-    except ObjectUnreadableError as error:  # comes after everything else
-        tally.failed.append((str(folder.root), str(error)))
-    return sorted(found, key=lambda stat: stat.key)
+        return await work
+    except OSError as error:
+        raise ObjectUnreadableError(f"{printable(item.key)}: {error.strerror or error}") from error
 
 
 def _media_type(key: str) -> str:
@@ -190,12 +215,7 @@ def _media_type(key: str) -> str:
 
 
 async def download(
-    source: str,
-    destination: Path,
-    *,
-    jobs: int,
-    dry_run: bool,
-    begin: Callable[[int, int], Callable[[int], None]],
+    source: str, destination: str, *, jobs: int, dry_run: bool, begin: Callable[[int, int], Tell]
 ) -> Tally:
     """Bring what lies under a prefix, or one object, into a folder.
 
@@ -214,63 +234,43 @@ async def download(
     Raises
     ------
     CommandError
-        If nothing lies there.
+        If nothing lies there, or an address is written wrong.
     StoreUnavailableError
-        If the bucket cannot be reached.
+        If the bucket cannot be reached, or the disk is full.
     """
     folder = make_folder(destination)
-    place = await _find(source)
+    place = await find_objects(source)
     tally = Tally()
+    wanted = [Item(stat.key, stat.size, stat.etag) for stat in place.found]
+    scratch = Scratch(folder.root / TEMPORARY)
     try:
-        transfer = Transfer(tally, begin(len(place.found), sum(stat.size for stat in place.found)), jobs, dry_run)
+        tell = begin(len(wanted), sum(item.size for item in wanted))
+        transfer = Transfer(tally, place.store, jobs, dry_run)
 
-        async def stands(stat: ObjectStat) -> bool:
+        async def stands(item: Item) -> bool:
             try:
-                path = await folder.fetch(stat.key, folder.root)
+                path = await folder.fetch(item.key, folder.root)
             except ObjectMissingError:
                 return False
-            return await asyncio.to_thread(lambda: path.stat().st_size == stat.size and file_etag(path) == stat.etag)
+            return await _reading(item, asyncio.to_thread(has_content, path, item.size, item.etag))
 
-        async def bring(stat: ObjectStat) -> None:
-            path = await place.store.fetch(stat.key, folder.root / TEMPORARY, etag=stat.etag)
-            try:
-                await folder.write_file(stat.key, path)
-            finally:
-                await asyncio.to_thread(path.unlink, missing_ok=True)
+        if dry_run:
+            await transfer.run(wanted, tell, stands, _nothing)
+        else:
+            await asyncio.to_thread(scratch.sweep)  # what a killed command has left
+            with scratch.folder("download") as waiting:
 
-        await transfer.run(place.found, stands, bring)
+                async def bring(item: Item, _: Callable[[int], None]) -> None:
+                    path = await place.store.fetch(item.key, waiting, etag=item.etag)
+                    await folder.take_file(item.key, path)
+
+                await transfer.run(wanted, tell, stands, bring)
     finally:
         await place.store.close()
-        await folder.close()
+        with suppress(OSError):  # it is not there, or somebody else is at work in it
+            await asyncio.to_thread((folder.root / TEMPORARY).rmdir)
     return tally
 
 
-async def _find(address: str) -> Place:
-    """Find what an address names: everything under it as a prefix, or the one object of that key.
-
-    Raises
-    ------
-    CommandError
-        If there is neither.
-    """
-    store: S3Store = open_bucket(address)
-    try:
-        await store.check()
-        found = sorted([stat async for stat in store.list()], key=lambda stat: stat.key)
-        if found:
-            return Place(store, found)
-    except BaseException:
-        await store.close()
-        raise
-    await store.close()
-    above, _, name = address.rstrip("/").rpartition("/")
-    if above.startswith("s3://") and len(above) > len("s3://"):
-        store = open_bucket(above)
-        try:
-            return Place(store, [await store.head(name)])
-        except ObjectMissingError:
-            await store.close()
-        except BaseException:
-            await store.close()
-            raise
-    raise CommandError(f"{address}: nothing lies there; see `voxelmill storage list`", EXIT_INPUT_FAILED)
+async def _nothing(_: Item, __: Callable[[int], None]) -> None:
+    """Bring nothing over."""

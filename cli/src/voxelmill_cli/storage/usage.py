@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from voxelmill_cli.storage.places import open_bucket
+from voxelmill_cli.storage.places import find_objects, open_bucket
 
 if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStat
@@ -30,13 +30,10 @@ def kind_of(key: str) -> tuple[str, str]:
 
 
 async def list_objects(address: str) -> list[ObjectStat]:
-    """List everything under an address, sorted by key."""
-    store = open_bucket(address)
-    try:
-        await store.check()
-        return sorted([stat async for stat in store.list()], key=lambda stat: stat.key)
-    finally:
-        await store.close()
+    """List everything under an address, or the one object of that key, sorted by key."""
+    place = await find_objects(address, or_none=True)
+    await place.store.close()
+    return place.found
 
 
 async def usage(address: str) -> dict[str, Any]:
