@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -16,15 +17,15 @@ from pydantic_settings import SettingsError
 from voxelmill_gateway.settings import GatewaySettings
 from voxelmill_shared.database import check as check_database
 from voxelmill_shared.database import open_database
-from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.errors import StoreUnavailableError, VoxelmillError
 from voxelmill_shared.main import wrong_settings
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.storage.connect import open_store
+from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.transport.connect import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -106,10 +107,13 @@ async def reach_broker(url: str) -> None:
 
 
 async def reach_store(url: str) -> None:
-    """Return if the store at an address answers; raise the reason if not."""
+    """Return if the store at an address answers; raise the reason if not. A folder that is missing is not made."""
     store = open_store(url)
     try:
-        await store.check()
+        if isinstance(store, LocalStore) and not store.root.exists():
+            _check_can_be_made(store.root)
+        else:
+            await store.check()
     finally:
         await store.close()
 
@@ -117,10 +121,23 @@ async def reach_store(url: str) -> None:
 async def reach_database(url: str) -> None:
     """Return if the database at an address answers; raise the reason if not."""
     engine = open_database(url)
+    file = Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
     try:
-        await check_database(engine)
+        if file and not os.path.exists(file):  # noqa: ASYNC240, PTH110 - one look at a local disk
+            _check_can_be_made(file)  # connecting would make it
+        else:
+            await check_database(engine)
     finally:
         await engine.dispose()
+
+
+def _check_can_be_made(path: Path) -> None:
+    """Raise the reason why a file or folder that is not there could not be made."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreUnavailableError(f"{path}: {folder} cannot be written")
 
 
 def _python() -> Finding:
