@@ -1,0 +1,216 @@
+"""Many objects at once: written down together, decided one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import event, func, select
+
+from integration.ingest_kit import PATIENCE, Clock, Ingest, of
+from voxelmill_ingest.findings import Instance, Refusal
+from voxelmill_ingest.ledger import Ledger
+from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.settlement import ObjectChangedError
+from voxelmill_ingest.tables import instances, objects, series, uploads
+from voxelmill_shared.database import open_database, reading
+from voxelmill_shared.events import (
+    Event,
+    ObjectKind,
+    ObjectRef,
+    ObjectRejected,
+    ObjectUploaded,
+    ObjectValidated,
+    UploadCompleted,
+)
+from voxelmill_shared.outcome import Done
+from voxelmill_shared.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+COUNT = 60
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    url: str = request.getfixturevalue("database")
+    return url
+
+
+@pytest.fixture
+async def ingest(database_url: str, tmp_path: Path) -> AsyncIterator[Ingest]:
+    service = await Ingest(tmp_path, database_url, Clock()).open()
+    yield service
+    await service.close()
+
+
+def reference(number: int, content: str = "") -> ObjectRef:
+    return ObjectRef(bucket="inbox", key=f"{number:04d}", etag=f"{number:032x}{content}", size=1000)
+
+
+def instance(number: int, one_series: str = "1.2") -> Instance:
+    return Instance(
+        kind=ObjectKind.DICOM,
+        study_instance_uid="1.1",
+        series_instance_uid=one_series,
+        sop_instance_uid=f"1.3.{number}",
+    )
+
+
+async def count(ingest: Ingest, table: object) -> int:
+    async with reading(ingest.engine) as connection:
+        found: int = (await connection.execute(select(func.count()).select_from(table))).scalar_one()  # type: ignore[arg-type]
+    return found
+
+
+async def test_many_objects_cost_few_transactions_and_each_has_its_event(ingest: Ingest) -> None:
+    commits = 0
+
+    def committed(_: object) -> None:
+        nonlocal commits
+        commits += 1
+
+    event.listen(ingest.engine.sync_engine, "commit", committed)
+    now = ingest.clock()
+    numbers = range(COUNT)
+    await asyncio.gather(*(ingest.ledger.settle(reference(n), now, instance(n, f"1.2.{n % 3}"), None) for n in numbers))
+    event.remove(ingest.engine.sync_engine, "commit", committed)
+    assert commits < 5
+    published = of(ObjectValidated, await ingest.published())
+    assert sorted(one.object.key for one in published) == sorted(reference(n).key for n in numbers)
+    assert await count(ingest, instances) == await count(ingest, objects) == COUNT
+    async with reading(ingest.engine) as connection:
+        touches = Counter({row.series_instance_uid: row.touches for row in await connection.execute(select(series))})
+    assert touches == {f"1.2.{n}": COUNT // 3 for n in range(3)}
+
+
+async def test_the_same_object_many_times_at_once_is_one_object(ingest: Ingest) -> None:
+    now = ingest.clock()
+    await asyncio.gather(*(ingest.ledger.settle(reference(1), now, instance(1), "upload-1") for _ in range(20)))
+    assert len({one.event_id() for one in await ingest.published()}) == 1
+    assert await count(ingest, objects) == 1
+    async with reading(ingest.engine) as connection:
+        settled = (await connection.execute(select(uploads.c.settled))).scalar_one()
+    assert settled == 1
+
+
+async def test_a_row_that_the_database_refuses_fails_alone(ingest: Ingest) -> None:
+    """No text of Unicode: no database holds it, and its neighbours must not suffer for it."""
+    now = ingest.clock()
+    refused = Refusal(reason=Reason.NOT_DICOM, detail="x")
+    bad = ObjectRef.model_construct(bucket="inbox", key="caf\udce9", etag="0" * 32, size=1, version_id=None)
+    references = [reference(0), bad, *(reference(n) for n in range(1, 10))]
+    answers = await asyncio.gather(
+        *(ingest.ledger.settle(one, now, refused, None) for one in references), return_exceptions=True
+    )
+    assert isinstance(answers.pop(1), Exception)
+    assert answers == [False] * 10
+    assert await count(ingest, objects) == 10
+    assert len(of(ObjectRejected, await ingest.published())) == 10
+
+
+async def test_what_is_older_than_the_ledger_fails_alone(ingest: Ingest) -> None:
+    """One object was replaced while it was looked at; the others of its batch were not."""
+    looked_at = ingest.clock()
+    ingest.clock.wait(1)
+    await ingest.ledger.settle(reference(1, "new"), ingest.clock(), instance(1), None)
+    answers = await asyncio.gather(
+        *(ingest.ledger.settle(reference(n), looked_at, instance(n), None) for n in range(3)), return_exceptions=True
+    )
+    assert isinstance(answers[1], ObjectChangedError)
+    assert answers[::2] == [False, False]
+    assert await count(ingest, instances) == 3
+
+
+async def test_two_contents_of_one_instance_at_once_are_a_conflict_for_the_second(ingest: Ingest, data: Path) -> None:
+    """As if they had come one after the other: one is taken, the other is refused by its name."""
+    body = next((data / "totalseg_ct_dicom_20").iterdir()).read_bytes()
+    files = {"a": body, "b": body[:-1] + bytes([body[-1] ^ 1])}
+    announced = [ObjectUploaded(object=await ingest.put(key, files[key]), found_by="command") for key in files]
+    assert await asyncio.gather(*map(ingest.ingest_object, announced)) == [Done(), Done()]
+    published = await ingest.published()
+    (taken,), (refused,) = of(ObjectValidated, published), of(ObjectRejected, published)
+    assert {taken.object.key, refused.object.key} == {"a", "b"}
+    assert refused.reason == "conflicting-instance"
+
+
+async def test_an_upload_whose_objects_all_come_at_once_is_complete(ingest: Ingest, data: Path) -> None:
+    paths = sorted((data / "totalseg_ct_dicom_20").iterdir())
+    announced: list[Event] = [
+        ObjectUploaded(object=await ingest.put(path.name, path.read_bytes()), found_by="command", upload_id="u")
+        for path in paths
+    ]
+    await ingest.complete(UploadCompleted(upload_id="u", objects=len(paths)))
+    assert await asyncio.gather(*map(ingest.ingest_object, announced)) == [Done()] * len(paths)  # type: ignore[arg-type] # all are uploads
+    await ingest.published()
+    (completed,) = await ingest.completed()
+    assert (completed.instances, completed.evidence) == (len(paths), "upload")
+
+
+async def test_replicas_that_settle_the_same_objects_at_once_wait_for_each_other(database: str, tmp_path: Path) -> None:
+    """In opposite orders, with series and an upload in common: no deadlock, and nothing is counted twice."""
+    first = await Ingest(tmp_path / "first", database, Clock()).open()
+    other = open_database(database)
+    now = first.clock()
+    ledgers = [first.ledger, Ledger(other, "other", PATIENCE, first.clock)]
+    orders = [range(COUNT), range(COUNT - 1, -1, -1)]
+
+    async def settle(ledger: Ledger, number: int) -> bool:
+        found = instance(number, f"1.2.{number % 7}")
+        return await ledger.settle(reference(number), now, found, f"upload-{number % 2}")
+
+    answers = await asyncio.gather(
+        *(settle(ledger, number) for ledger, order in zip(ledgers, orders, strict=True) for number in order),
+        *(ledgers[0].complete_upload(f"upload-{n}", COUNT // 2) for n in range(2)),
+        return_exceptions=True,
+    )
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+    async with reading(first.engine) as connection:
+        settled = (await connection.execute(select(uploads.c.settled))).scalars().all()
+        due = (await connection.execute(select(series.c.evidence))).scalars().all()
+    assert settled == [COUNT // 2] * 2
+    assert due == ["upload"] * 7
+    assert await count(first, objects) == await count(first, instances) == COUNT
+    await other.dispose()
+    await first.close()
+
+
+class Overwriting(LocalStore):
+    """Somebody overwrites an object as soon as more of it than its head is read."""
+
+    def __init__(self, root: Path, body: bytes) -> None:
+        super().__init__(root, "inbox")
+        self._body: bytes | None = body
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if self._body is not None:
+            await self.write(key, self._body)
+            self._body = None
+        return await super().read(key, start, length)
+
+
+async def test_nothing_is_filed_under_a_content_that_it_was_not_read_from(ingest: Ingest, data: Path) -> None:
+    """A header longer than the first read, and an object that is overwritten in between: look again."""
+    import pydicom
+
+    path = next((data / "totalseg_ct_dicom_20").iterdir())
+    long = pydicom.dcmread(path)
+    long.private_block(0x0009, "VOXELMILL TEST", create=True).add_new(0x01, "OB", bytes(40_000))
+    long.save_as(tmp := ingest.folder / "long.dcm")
+    store = Overwriting(ingest.folder / "inbox", path.read_bytes())
+    handler = replace(ingest.ingest_object, stores=replace(ingest.stores, inbox=store))
+    announced = ObjectUploaded(object=await ingest.put(secrets.token_hex(4), tmp.read_bytes()), found_by="command")
+    with pytest.raises(ObjectChangedError):
+        await handler(announced)
+    assert await count(ingest, objects) == 0
+    assert await handler(announced) == Done()
+    (taken,) = of(ObjectValidated, await ingest.published())
+    assert taken.object.size == path.stat().st_size
