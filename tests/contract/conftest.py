@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from contract.database_kit import METADATA
 from contract.transport_kit import Broker, delete_queues
+from voxelmill_shared.database import open_database, transaction
 from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.transport.topology import QueueSpec, Topology
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.transport.base import Transport
@@ -56,3 +60,22 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         opened = open_store(f"s3://{request.getfixturevalue('bucket')}/some/prefix", bucket="results")
     yield opened
     await opened.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the address of a fresh, empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/folder that is missing/voxelmill.db"
+    address: str = request.getfixturevalue("database")
+    return address
+
+
+@pytest.fixture
+async def engine(url: str) -> AsyncIterator[AsyncEngine]:
+    """Give an engine on a database with the tables of these tests."""
+    opened = open_database(url)
+    async with transaction(opened) as connection:
+        await connection.run_sync(METADATA.create_all)
+    yield opened
+    await opened.dispose()

@@ -15,8 +15,10 @@ from sqlalchemy import DateTime, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
 
+from voxelmill_shared.database_limits import DEFAULT_LIMITS, DatabaseLimits
 from voxelmill_shared.errors import DatabaseUnavailableError, VoxelmillError
 
 if TYPE_CHECKING:
@@ -27,12 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect, ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-STATEMENT_SECONDS = 60.0
-"""How long a statement may take; on SQLite, how long a writer waits for the one before it."""
-
 _READ_ONLY = "voxelmill_read_only"
 _BUSY_SECONDS = "voxelmill_busy_seconds"
-_CONNECT_SECONDS = 10.0
 
 _SQLITE_UNAVAILABLE = frozenset(
     {
@@ -83,7 +81,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def open_database(url: str, *, statement_seconds: float = STATEMENT_SECONDS) -> AsyncEngine:
+def open_database(url: str, limits: DatabaseLimits = DEFAULT_LIMITS) -> AsyncEngine:
     """Make the engine for a database. Nothing is contacted yet; dispose of it at the end.
 
     Whatever goes wrong with the database itself, and not with one statement, is raised as `DatabaseUnavailableError`
@@ -94,8 +92,8 @@ def open_database(url: str, *, statement_seconds: float = STATEMENT_SECONDS) -> 
     url
         `sqlite:///relative/path`, `sqlite:////absolute/path` (SQLAlchemy's way of writing it; missing folders are
         made), or `postgresql://user:password@host:port/name`.
-    statement_seconds
-        How long a statement may take (PostgreSQL), or wait for another writer (SQLite).
+    limits
+        How many connections, and how long anything may take.
 
     Raises
     ------
@@ -110,9 +108,9 @@ def open_database(url: str, *, statement_seconds: float = STATEMENT_SECONDS) -> 
         ) from None
     match parsed.get_backend_name():
         case "sqlite":
-            engine = _open_sqlite(parsed, statement_seconds)
+            engine = _open_sqlite(parsed, limits.statement_seconds)
         case "postgresql":
-            engine = _open_postgresql(parsed, statement_seconds)
+            engine = _open_postgresql(parsed, limits)
         case other:
             raise DatabaseAddressError(f"a database is sqlite:///path or postgresql://…, not {other}://")
     event.listen(engine.sync_engine, "handle_error", _explain, retval=True)
@@ -197,13 +195,24 @@ async def _turn(engine: AsyncEngine) -> AsyncIterator[None]:
 async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         connection = await engine.connect()
-    except (OSError, TimeoutError, PoolTimeoutError, DBAPIError, sqlite3.Error) as error:
+    except PoolTimeoutError as error:
+        raise _unavailable(engine.url, _none_free(engine)) from error
+    except (OSError, TimeoutError, DBAPIError, sqlite3.Error) as error:
         # While a connection is being made, every error is about the database as a whole.
         raise _unavailable(engine.url, error) from error
     try:
         yield connection
     finally:
         await connection.close()
+
+
+def _none_free(engine: AsyncEngine) -> OSError:
+    pool = engine.pool
+    size = pool.size() if isinstance(pool, QueuePool) else 0
+    return OSError(
+        f"all {size} connections of this process are in use: raise VOXELMILL_DATABASE_POOL_SIZE (the max_connections of"
+        " PostgreSQL bounds all processes together) or give the service less to do at a time"
+    )
 
 
 def _read_only(engine: AsyncEngine) -> dict[str, Any]:
@@ -263,14 +272,21 @@ async def _switches_to_wal(connection: aiosqlite.Connection) -> bool:
     return True
 
 
-def _open_postgresql(url: URL, statement_seconds: float) -> AsyncEngine:
+def _open_postgresql(url: URL, limits: DatabaseLimits) -> AsyncEngine:
     query = dict(url.query)
     if "sslmode" in query:  # libpq's name for what asyncpg calls ssl
         query["ssl"] = query.pop("sslmode")
     return create_async_engine(
         url.set(drivername="postgresql+asyncpg", query=query),
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.wait_seconds,
         pool_pre_ping=True,  # a connection that died while it rested is replaced unseen
-        connect_args={"timeout": _CONNECT_SECONDS, "command_timeout": statement_seconds},
+        connect_args={
+            "timeout": limits.connect_seconds,
+            "command_timeout": limits.statement_seconds,
+            "server_settings": {"application_name": "voxelmill"},
+        },
     )
 
 

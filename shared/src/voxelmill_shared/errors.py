@@ -62,6 +62,10 @@ class UnfitDependencyError(VoxelmillError):
     """A dependency answers, but what stands on it is not what this version works with: somebody must mend it first."""
 
 
+class MigrationError(UnfitDependencyError):
+    """The tables cannot be brought up to date; the database is as it was before."""
+
+
 class ObjectMissingError(VoxelmillError):
     """There is no object under this key."""
 

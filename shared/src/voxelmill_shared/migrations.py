@@ -6,43 +6,29 @@ A service's migrations are Alembic revisions, written by hand, in `voxelmill_<na
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.util import CommandError
-from sqlalchemy import event, text
+from sqlalchemy import column, inspect, select, table
 
-from voxelmill_shared import migration_environment
-from voxelmill_shared.database import is_sqlite, open_database, reading, transaction
-from voxelmill_shared.errors import UnfitDependencyError
+from voxelmill_shared.database import open_database, reading
+from voxelmill_shared.errors import MigrationError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
 
-_LOCK_KEY = 0x766F78656C6D696C
-"""PostgreSQL's advisory lock that all migrations of Voxelmill take turns on: "voxelmil" in ASCII."""
-_PATIENCE_SECONDS = 3600.0
-
-_alembic = threading.Lock()
-"""Alembic keeps its context in module-level names, so one migration at a time in one process."""
+__all__ = ["MigrationError", "differences", "revisions", "upgrade"]
 
 
-class MigrationError(UnfitDependencyError):
-    """The tables cannot be brought up to date; the database is as it was before."""
-
-
-async def upgrade(url: str, *, package: str, version_table: str) -> None:
+async def upgrade(url: str, *, package: str, version_table: str, target: str = "head") -> None:
     """Apply the migrations that a database lacks: all of them in one transaction, or none.
 
     The event loop is not held up: Alembic works in a thread. Replicas wait for each other: on PostgreSQL by an
-    advisory lock, on SQLite by its write lock, both of which the transaction takes first and a crash gives back.
+    advisory lock, on SQLite by its write lock, both of which the transaction takes first and a crash gives back. A
+    database that is up to date is only read.
 
     Parameters
     ----------
@@ -52,6 +38,8 @@ async def upgrade(url: str, *, package: str, version_table: str) -> None:
         Where the folder `versions` is, `voxelmill_ingest.migrations`.
     version_table
         The table that remembers what has been applied, `alembic_version_ingest`.
+    target
+        The revision to stop at; the newest by default.
 
     Raises
     ------
@@ -62,7 +50,9 @@ async def upgrade(url: str, *, package: str, version_table: str) -> None:
         If the database does not answer.
     """
     versions = _versions(package)
-    await asyncio.to_thread(_upgrade, url, versions, version_table)
+    if target == "head" and await _applied(url, version_table) == _newest(versions):
+        return
+    await asyncio.to_thread(_upgrade, url, versions, version_table, target)
 
 
 async def differences(url: str, metadata: MetaData) -> list[str]:
@@ -73,19 +63,33 @@ async def differences(url: str, metadata: MetaData) -> list[str]:
     DatabaseUnavailableError
         If the database does not answer.
     """
-
-    def compare(connection: Connection) -> list[str]:
-        options = {"include_name": lambda name, kind, _: kind != "table" or name in metadata.tables}
-        return [
-            str(found) for found in compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
-        ]
+    from voxelmill_shared.migration_environment.apply import compare  # noqa: PLC0415 - heavy, see there
 
     engine = open_database(url)
     try:
         async with reading(engine) as connection:
-            return await connection.run_sync(compare)
+            return await connection.run_sync(compare, metadata)
     finally:
         await engine.dispose()
+
+
+def revisions(package: str) -> list[str]:
+    """Return the revisions of a package, oldest first.
+
+    Raises
+    ------
+    MigrationError
+        If the package has no migrations, or they are no chain: each one after one other.
+    """
+    after = _after(_versions(package))
+    chain: list[str] = []
+    last: str | None = None
+    while len(following := [revision for revision, before in after.items() if before == last]) == 1:
+        (last,) = following
+        chain.append(last)
+    if len(chain) != len(after):
+        raise MigrationError(f"{package}: the migrations are no chain: {after}")
+    return chain
 
 
 def _versions(package: str) -> Path:
@@ -97,42 +101,56 @@ def _versions(package: str) -> Path:
     raise MigrationError(f"{package}: there is no folder `versions` with migrations")
 
 
-def _upgrade(url: str, versions: Path, version_table: str) -> None:
-    with _alembic:
-        asyncio.run(_migrate(url, versions, version_table))
+def _after(versions: Path) -> dict[str, str | None]:
+    """Return the one before each revision, read from the files without running them."""
+    found: dict[str, str | None] = {}
+    for path in sorted(versions.glob("[!_]*.py")):
+        named: dict[str, str | None] = {}
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign):
+                named |= _assigned(node)
+        if revision := named.get("revision"):
+            found[revision] = named.get("down_revision")
+    return found
 
 
-async def _migrate(url: str, versions: Path, version_table: str) -> None:
-    engine = open_database(url, statement_seconds=_PATIENCE_SECONDS)
-    if is_sqlite(engine):
-        # A table that others refer to can only be made anew with the references unchecked (sqlite.org/lang_altertable).
-        # They are checked at the end.
-        @event.listens_for(engine.sync_engine, "connect")
-        def leave_references_alone(connection: Any, _: object) -> None:
-            connection.execute("PRAGMA foreign_keys = OFF")
+def _assigned(node: ast.Assign) -> dict[str, str | None]:
+    (target, *_), value = node.targets, node.value
+    pairs = (
+        zip(target.elts, value.elts, strict=True)
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        else [(target, value)]
+    )
+    return {
+        name.id: what.value
+        for name, what in pairs
+        if isinstance(name, ast.Name) and isinstance(what, ast.Constant) and isinstance(what.value, str | None)
+    }
 
+
+def _newest(versions: Path) -> set[str]:
+    after = _after(versions)
+    return after.keys() - after.values()
+
+
+async def _applied(url: str, version_table: str) -> set[str]:
+    """Return the revisions that a database is at; none if nothing has been applied."""
+
+    def read(connection: Connection) -> set[str]:
+        if not inspect(connection).has_table(version_table):
+            return set()
+        return set(connection.execute(select(column("version_num")).select_from(table(version_table))).scalars())
+
+    engine = open_database(url)
     try:
-        async with transaction(engine) as connection:
-            if not is_sqlite(connection):
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-            await connection.run_sync(_apply, versions, version_table)
-            if is_sqlite(connection):
-                broken = (await connection.execute(text("PRAGMA foreign_key_check"))).first()
-                if broken:
-                    raise MigrationError(f"{version_table}: a row of {broken[0]} refers to none of {broken[2]}")
-    except CommandError as error:
-        raise MigrationError(
-            f"{version_table}: {error} (was this database made by a newer version of Voxelmill?)"
-        ) from error
+        async with reading(engine) as connection:
+            return await connection.run_sync(read)
     finally:
         await engine.dispose()
 
 
-def _apply(connection: Connection, versions: Path, version_table: str) -> None:
-    config = Config()
-    # Configuration values are templates of configparser, so % is doubled; a newline is no part of any sane path.
-    config.set_main_option("script_location", str(Path(*migration_environment.__path__)).replace("%", "%%"))
-    config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", str(versions).replace("%", "%%"))
-    config.attributes.update(connection=connection, version_table=version_table)
-    command.upgrade(config, "head")
+def _upgrade(url: str, versions: Path, version_table: str, target: str) -> None:
+    from voxelmill_shared.migration_environment import apply  # noqa: PLC0415 - heavy, see there
+
+    with apply.one_at_a_time:
+        asyncio.run(apply.migrate(url, versions, version_table, target))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.child import Limits
+from voxelmill_shared.database_limits import DEFAULT_LIMITS, DatabaseLimits
 from voxelmill_shared.storage.cache import DownloadCache
 from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.storage.stores import Stores
@@ -79,6 +80,7 @@ class Parts:
     scratch: Scratch
     limits: Limits
     children_at_start: bool = False
+    database_limits: DatabaseLimits = DEFAULT_LIMITS
 
     @property
     def work_dir(self) -> Path:
@@ -110,6 +112,7 @@ async def open_parts(settings: SharedSettings) -> AsyncIterator[Parts]:
             scratch=scratch,
             limits=Limits(settings.child_memory_mib << 20, settings.child_seconds),
             children_at_start=settings.children_at_start,
+            database_limits=settings.database_limits(),
         )
     finally:
         await transport.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from voxelmill_shared.database_limits import DEFAULT_LIMITS, DatabaseLimits
 from voxelmill_shared.transport.topology import DEFAULT_LADDER
 
 
@@ -27,6 +28,21 @@ class SharedSettings(BaseSettings):
     work_url: str = Field("voxelmill-data/work", description="what ingest unpacks from archives")
     results_url: str = Field("voxelmill-data/results", description="where results are written")
     database_url: str = Field("sqlite:///voxelmill-data/voxelmill.db", description="sqlite:///path or postgresql://…")
+    database_pool_size: int = Field(
+        DEFAULT_LIMITS.connections,
+        ge=1,
+        le=1000,
+        description="the most connections of one process to PostgreSQL, whose max_connections bounds all together",
+    )
+    database_pool_seconds: PositiveFloat = Field(
+        DEFAULT_LIMITS.wait_seconds, description="how long work waits for one of these connections"
+    )
+    database_connect_seconds: PositiveFloat = Field(
+        DEFAULT_LIMITS.connect_seconds, description="how long a new connection may take"
+    )
+    database_statement_seconds: PositiveFloat = Field(
+        DEFAULT_LIMITS.statement_seconds, description="how long one statement may take"
+    )
     scratch: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / "voxelmill",
         description="local folder for work in progress; what a killed process left there is removed at the next start",
@@ -61,6 +77,15 @@ class SharedSettings(BaseSettings):
     def cache_folder(self) -> Path:
         """The folder of the download cache."""
         return self.cache or self.scratch / "cache"
+
+    def database_limits(self) -> DatabaseLimits:
+        """The bounds of the database's engine."""
+        return DatabaseLimits(
+            self.database_pool_size,
+            self.database_pool_seconds,
+            self.database_connect_seconds,
+            self.database_statement_seconds,
+        )
 
     def waits(self) -> tuple[timedelta, ...]:
         """The ladder as durations."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def build(parts: Parts, settings: IndexSettings) -> Service:
     """Build the service from its parts."""
-    engine = open_database(parts.database_url)
+    engine = open_database(parts.database_url, parts.database_limits)
     relay = OutboxRelay(engine, OUTBOX, parts.transport)
     results = parts.stores.results
     handler = IndexEvent(engine=engine, results=results, settle=SettleJob(engine, results, OUTBOX), notify=relay.notify)

@@ -69,7 +69,7 @@ def build(
         own only as long as it holds the duty. The service disposes of it. None: this process is alone.
     """
     replicas = engine is not None
-    engine = engine or open_database(parts.database_url)
+    engine = engine or open_database(parts.database_url, parts.database_limits)
     owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
     source = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     relay = OutboxRelay(engine, outbox, parts.transport)

@@ -20,7 +20,7 @@ objects = Table(
     Column("version_id", Text),
     Column("status", Text, nullable=False, doc="validated, rejected, skipped, unpacked or missing"),
     Column("reason", Text, nullable=False, default=""),
-    Column("series_instance_uid", Text, nullable=False, default="", index=True),
+    Column("series_instance_uid", Text, nullable=False, default=""),
     Column("sop_instance_uid", Text, nullable=False, default=""),
     Column("upload_id", Text, doc="the upload that it came with last"),
     Column("finding", JSON(none_as_null=True), doc="findings.Finding; none where the object is missing"),

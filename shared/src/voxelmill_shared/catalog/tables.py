@@ -67,17 +67,18 @@ OBJECTS = Table(
     Column("size", BigInteger, nullable=False),
     Column("version_id", Text),
     Column("kind", Text, nullable=False),
-    Column("status", Text, nullable=False, index=True),
+    Column("status", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("study_instance_uid", Text, nullable=False),
-    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("series_instance_uid", Text, nullable=False),
     Column("sop_instance_uid", Text, nullable=False),
     Column("modality", Text, nullable=False),
     Column("members", Integer, nullable=False),
     Column("warnings", JSON, nullable=False),
     Column("upload_id", Text),
     *_source(),
+    Index("ix_catalog_objects_status_address", "status", "address"),
 )
 
 JOBS = Table(
@@ -151,11 +152,11 @@ AUDIT = Table(
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("event_id", Text, nullable=False, unique=True),
     Column("who", Text, nullable=False),
-    Column("what", Text, nullable=False, index=True),
+    Column("what", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("study_instance_uid", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False, index=True),
     Column("series_instance_uid", Text, nullable=False, index=True),
-    Column("sop_instance_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False, index=True),
     Column("object_address", Text, nullable=False),
     Column("job_id", Text, nullable=False, index=True),
     Column("stage", Text, nullable=False),
@@ -165,6 +166,7 @@ AUDIT = Table(
     Column("recorded", UtcDateTime, nullable=False),
     Column("trace_id", Text, nullable=False),
     Column("caused_by", Text),
+    Index("ix_audit_what_number", "what", "number"),
     sqlite_autoincrement=True,
 )
 """Append-only: the migration's triggers refuse UPDATE and DELETE.

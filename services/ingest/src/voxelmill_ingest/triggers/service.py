@@ -46,7 +46,7 @@ class _Sources:
 
 def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     """Wire ingest with its triggers."""
-    engine = open_database(parts.database_url)
+    engine = open_database(parts.database_url, parts.database_limits)
     service = build(parts, settings, engine=engine)
     producer = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     announcer = Announcer(parts.stores.inbox, parts.transport, producer)
