@@ -132,12 +132,13 @@ async def test_every_real_file_is_validated_skipped_or_rejected_with_a_reason(da
         await until(settled, "not every object was settled")
         series = {event.series_instance_uid for event in heard.of(ObjectValidated)}
         await until(lambda: len(heard.of(SeriesValidated)) >= len(series), "not every series was completed")
-    reasons = Counter(event.reason for event in heard.of(ObjectRejected))
+    # By their ids: what the relay had published and not yet removed when it was stopped goes out once more.
+    reasons = Counter({event.event_id(): event.reason for event in heard.of(ObjectRejected)}.values())
     assert set(reasons) <= {reason.value for reason in Reason}
     assert all(event.detail for event in heard.of(ObjectRejected))
     assert reasons["truncated"] == 1
     assert {event.evidence for event in heard.of(SeriesValidated)} == {"upload"}
-    sizes = Counter(event.instances for event in heard.of(SeriesValidated))
+    sizes = Counter({event.event_id(): event.instances for event in heard.of(SeriesValidated)}.values())
     assert sizes[138] == sizes[58] == sizes[28] == 1
 
 

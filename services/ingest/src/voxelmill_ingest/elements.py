@@ -31,6 +31,8 @@ _UNDEFINED = 0xFFFF_FFFF
 _SHORT_LENGTH = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_LENGTH = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _VRS = _SHORT_LENGTH | _LONG_LENGTH
+_LOOK_CLOSER = frozenset({0x0000, 0x7FE0, 0xFFFE})
+"""Groups of padding, of pixels and of delimiters."""
 _LONGEST_VALUE = 4096
 _MOST_ELEMENTS = 1_000_000
 
@@ -144,6 +146,7 @@ class Walker:
         self._tag = struct.Struct(f"{order}HH")
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}L")
+        self._header = struct.Struct(f"{order}HH2sH")
 
     def run(self, stop_after: int = 0xFFFF) -> Reading[None]:
         """Walk on until a group above `stop_after`, the pixels, or the end. May be called again to go further.
@@ -167,6 +170,8 @@ class Walker:
         # Sequences and items of undefined length that are open: the explicitness of what is around each.
         open_levels: list[bool] = []
         for _ in range(_MOST_ELEMENTS):
+            if self._explicit and not open_levels:
+                self._stride(stop_after)
             if not (yield from window.need(8)):
                 if open_levels:
                     self.found.cut = "the object ends inside a sequence"
@@ -182,6 +187,34 @@ class Walker:
             if (yield from self._element(tag, open_levels)):
                 return
         raise InvalidDicomError(f"more than {_MOST_ELEMENTS} elements before the pixels")
+
+    def _stride(self, stop_after: int) -> None:
+        """Step over the plain elements that lie whole in the window, which most of a header is.
+
+        It ends before whatever needs a closer look. What it does `_element` does too, at three times the cost.
+        """
+        window, wanted, values = self._window, self._wanted, self.found.values
+        data = window.data
+        size = len(data)
+        offset = window.position - window.start
+        while 0 <= offset <= size - 12:
+            group, element, vr, length = self._header.unpack_from(data, offset)
+            if group > stop_after or group in _LOOK_CLOSER:
+                break
+            if vr in _SHORT_LENGTH:
+                begin = offset + 8
+            elif vr in _LONG_LENGTH:
+                begin = offset + 12
+                length = self._long.unpack_from(data, offset + 8)[0]
+            else:
+                break
+            if length > size - begin:
+                break
+            tag = group << 16 | element
+            if tag in wanted and length <= _LONGEST_VALUE:
+                values[tag] = data[begin : begin + length]
+            offset = begin + length
+        window.position = window.start + offset
 
     def _element(self, tag: int, open_levels: list[bool]) -> Reading[bool]:
         """Take one element or step over it; true if the walk ends here."""

@@ -352,7 +352,7 @@ def _texts(found: Elements, tag: int) -> list[str]:
 
 
 def _text(found: Elements, tag: int) -> str:
-    return _texts(found, tag)[0]
+    return found.values.get(tag, b"").partition(b"\\")[0].decode("latin-1").strip(" \0")
 
 
 def _number(found: Elements, tag: int) -> int:
