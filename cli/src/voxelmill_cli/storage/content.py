@@ -39,7 +39,7 @@ def has_content(path: Path, size: int, etag: str) -> bool:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _md5).hexdigest() == etag
     _, dash, count = etag.rpartition("-")
-    if not dash or not count.isdigit():
+    if not dash or not count.isdecimal():
         return False
     return any(_etag_in_parts(path, part) == etag for part in _part_sizes(size, int(count)))
 
