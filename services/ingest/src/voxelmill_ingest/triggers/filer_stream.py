@@ -70,9 +70,8 @@ class FilerStream:
         SourceUnavailableError
             If the filer cannot be reached, or when it ends the stream: it never ends otherwise.
         """
-        self._epoch += (
-            1  # a filer that still holds the last subscription lets a later one of the same client replace it
-        )
+        # A filer that still holds the last subscription lets a later one of the same client replace it.
+        self._epoch += 1
         request = SubscribeMetadataRequest(
             client_name="voxelmill",
             path_prefix=self.path_prefix,
