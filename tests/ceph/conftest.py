@@ -10,7 +10,6 @@ import pytest
 
 from e2e.conftest import phantom, series  # noqa: F401 - fixtures
 from servers.ceph import ceph  # noqa: F401 - a fixture
-from voxelmill_shared.storage.s3 import PART_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +23,6 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave these tests out of a run that did not name them: they need 0.5 GB of packages."""
     named = (config.invocation_params.dir / argument.split("::")[0] for argument in config.args)
     return None if any(path.resolve().is_relative_to(HERE) for path in named) else True
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect what is known to fail on Ceph, so that it is noticed when it does not any more."""
-    empty_etag = pytest.mark.xfail(reason="Ceph 16 completes multipart uploads with an empty ETag", strict=True)
-    for item in items:
-        if item.path.is_relative_to(HERE) and isinstance(item, pytest.Function):
-            size = item.callspec.params.get("size", 0) if hasattr(item, "callspec") else 0
-            if item.originalname == "test_files_of_any_size_are_written_whole" and size > PART_BYTES:
-                item.add_marker(empty_etag)
 
 
 @pytest.fixture
