@@ -60,19 +60,22 @@ def series_folder() -> Path | None:
 
 
 def templates(folder: Path, most: int | None = None, *, compressed: bool = False) -> list[Template]:
-    """Read the instances of one series as templates, in the order of their names.
+    """Read the instances of one series as templates, in the order of their positions from below.
 
     Parameters
     ----------
     folder
-        Holds the instances and nothing else.
+        Holds the instances of an axial series and nothing else.
     most
-        How many are read; all if None.
+        How many are taken, in even steps through the whole series, which so has no gaps; all if None.
     compressed
         Whether JPEG 2000 pixels stay as they are. If not, every object is Explicit VR Little Endian.
     """
-    paths = sorted(path for path in folder.iterdir() if path.is_file())[:most]
-    return [_template(pydicom.dcmread(path), compressed=compressed) for path in paths]
+    images = [pydicom.dcmread(path, defer_size=1 << 16) for path in folder.iterdir() if path.is_file()]
+    images.sort(key=lambda image: float(image.ImagePositionPatient[2]))
+    if most is not None:
+        images = images[:: max(len(images) // most, 1)][:most]
+    return [_template(image, compressed=compressed) for image in images]
 
 
 def _template(image: FileDataset, *, compressed: bool) -> Template:
