@@ -13,6 +13,8 @@ from moto.server import ThreadedMotoServer
 from e2e.command import VOXELMILL, digests, voxelmill
 from servers.forwarder import forwarding
 from servers.seaweedfs import S3Server
+from voxelmill_cli.storage.partial import Partials
+from voxelmill_cli.storage.walk import Item
 
 MIB = 1 << 20
 
@@ -139,29 +141,75 @@ def test_an_upload_that_is_broken_off_goes_on_where_it_was(bucket, s3_environmen
     assert digests(tmp_path / "back") == digests(source)
 
 
-def test_a_killed_download_is_made_whole_by_the_next_and_leaves_nothing(bucket, s3_environment, tmp_path):
-    """No half file ever stands under a name; finished files are not fetched again; what was half is cleared away."""
+def partial_files(back):
+    return list((back / ".voxelmill-tmp").glob("part-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_download_that_is_broken_off_goes_on_where_it_was(bucket, s3_environment, tmp_path, number):
+    """No half file ever stands under a name; what came is not asked for again; nothing is left beside the files."""
     client = s3_environment.client()
-    content = random.Random(3).randbytes(24 * MIB)
-    for number in range(6):
-        client.put_object(Bucket=bucket, Key=f"d/{number}.bin", Body=content[number * MIB :])
+    content = random.Random(3).randbytes(128 * MIB)
+    client.put_object(Bucket=bucket, Key="a/small.bin", Body=b"small")
+    client.put_object(Bucket=bucket, Key="b/large.bin", Body=content)
     back = tmp_path / "back"
-    arguments = ["storage", "download", f"s3://{bucket}", str(back), "--jobs", "1"]
-    process = subprocess.Popen([*VOXELMILL, *arguments], stdout=subprocess.DEVNULL)
-    try:
-        while not (back / "d" / "0.bin").exists():
-            assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-    standing = {name for name in digests(back) if not name.startswith(".voxelmill-tmp")}
-    assert "d/0.bin" in standing
-    again = voxelmill(*arguments, "--json")
-    assert again.code == 0, again.err
-    assert again.document["present"] == len(standing)
-    for number in range(6):
-        assert (back / "d" / f"{number}.bin").read_bytes() == content[number * MIB :]
+    with forwarding(s3_environment.endpoint) as between:
+        arguments = ["storage", "download", f"s3://{bucket}", str(back), "--jobs", "1"]
+        process = subprocess.Popen(
+            [*VOXELMILL, *arguments],
+            env={**os.environ, "AWS_ENDPOINT_URL": between.endpoint, "PYTHONWARNINGS": "ignore"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                while not any(path.stat().st_size > 16 * MIB for path in partial_files(back)):
+                    assert process.poll() is None
+                process.send_signal(number)
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert said == "voxelmill: interrupted; start it again and it goes on where it was\n"
+        (partial,) = partial_files(back)
+        came = partial.stat().st_size
+        assert 16 * MIB < came < len(content)
+        assert [path.name for path in back.iterdir() if path.is_dir()].count("b") == 0
+        between.forget()
+        again = voxelmill(*arguments, "--json", AWS_ENDPOINT_URL=between.endpoint)
+        assert (again.code, again.document["sent"], again.document["present"]) == (0, 1, 1), again.err
+        (asked,) = [headers for path, headers in between.requests("GET") if path.endswith("/b/large.bin")]
+        assert f"range: bytes={came}-" in asked
+    assert (back / "b" / "large.bin").read_bytes() == content
     assert not (back / ".voxelmill-tmp").exists()
+
+
+def test_the_rest_of_a_download_is_never_that_of_another_content(bucket, s3_environment, tmp_path):
+    """Damaged or overwritten since: all of it is fetched anew; a second process at the same object is told to wait."""
+    client = s3_environment.client()
+    client.put_object(Bucket=bucket, Key="x.bin", Body=b"1" * MIB)
+    folder, address = tmp_path / ".voxelmill-tmp", f"s3://{bucket}"
+    content = random.Random(8).randbytes(MIB)
+
+    def item():
+        head = client.head_object(Bucket=bucket, Key="x.bin")
+        return Item("x.bin", head["ContentLength"], head["ETag"].strip('"'))
+
+    with Partials(folder, address)._held(item()) as partial:
+        partial.add((b"2" * 1000,))  # not what the object holds
+        waiting = voxelmill("storage", "download", f"{address}/x.bin", tmp_path)
+        assert waiting.code == 1
+        assert "x.bin: another process downloads it into this folder; wait for it" in waiting.out
+    assert voxelmill("storage", "download", f"{address}/x.bin", tmp_path).code == 0
+    assert (tmp_path / "x.bin").read_bytes() == b"1" * MIB
+    assert not folder.exists()
+    with Partials(folder, address)._held(item()) as partial:
+        partial.add((b"1" * 1000,))
+    client.put_object(Bucket=bucket, Key="x.bin", Body=content)
+    assert voxelmill("storage", "download", f"{address}/x.bin", tmp_path).code == 0
+    assert (tmp_path / "x.bin").read_bytes() == content
 
 
 def test_what_cannot_be_sent_is_named_and_the_rest_is_sent(bucket, tmp_path):
@@ -204,7 +252,7 @@ def test_keys_that_are_no_paths_are_named_and_the_rest_is_fetched(moto_client, t
         "a//b": "part that is empty",
         "c/./d": "part that is empty, '.' or '..'",
         "tail/": "part that is empty",
-        "long/" + "x" * 300: "this disk cannot hold such a name",
+        "long/" + "x" * 300: "no disk can hold a name of more than 255 bytes",
         "folder": "a file and a folder cannot have one name",
         "link/through.bin": "a symbolic link leads out of",
         ".voxelmill-tmp/x": "this name is not for objects",

@@ -43,9 +43,10 @@ class BucketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A bucket, or a prefix of one, and what was found there."""
+    """A bucket, or a prefix of one (`address`), and what was found there."""
 
     store: S3Store
+    address: str
     found: list[ObjectStat]
 
 
@@ -202,7 +203,7 @@ async def find_objects(address: str, *, or_none: bool = False) -> Place:
         await store.close()
         raise
     if one is None and (found or or_none):
-        return Place(store, found)
+        return Place(store, address.rstrip("/"), found)
     await store.close()
     if one is None:
         raise CommandError(f"{printable(address)}: nothing lies there; see `voxelmill storage list`", EXIT_INPUT_FAILED)
@@ -223,4 +224,4 @@ async def find_one(address: str) -> Place | None:
         if isinstance(error, ObjectMissingError):
             return None
         raise
-    return Place(store, [stat])
+    return Place(store, BucketAddress(parsed.bucket, above).url, [stat])

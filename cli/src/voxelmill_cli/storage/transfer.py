@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED
 from voxelmill_cli.storage.content import has_content
+from voxelmill_cli.storage.partial import Partials
 from voxelmill_cli.storage.places import find_objects, make_folder, open_bucket, open_folder
 from voxelmill_cli.storage.walk import Item, walk
 from voxelmill_shared.concurrency import each
@@ -23,7 +25,6 @@ from voxelmill_shared.errors import (
     StoreUnavailableError,
     UnsafeKeyError,
 )
-from voxelmill_shared.parts import Scratch
 from voxelmill_shared.storage.keys import check_key, printable
 from voxelmill_shared.storage.local import TEMPORARY
 from voxelmill_shared.storage.s3_errors import is_refused
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.s3 import S3Store
 
 T = TypeVar("T")
+
+_LONGEST_NAME = 255
+"""In bytes: what the file systems of Linux, macOS and Windows take."""
 
 _OF_ONE_OBJECT = (ObjectChangedError, ObjectMissingError, ObjectUnreadableError, UnsafeKeyError)
 """What is wrong with one object and not with its store: the others go on."""
@@ -220,7 +224,8 @@ async def download(
     """Bring what lies under a prefix, or one object, into a folder.
 
     Each file is verified against the ETag where that is an MD5 and against the length always, and moved to its place
-    whole. Files that stand there with the same content are not fetched, so a command that was ended goes on.
+    whole. Files that stand there with the same content are not fetched, and of a file whose download was broken off
+    only the rest is, so a command that was ended goes on.
 
     Parameters
     ----------
@@ -242,35 +247,35 @@ async def download(
     place = await find_objects(source)
     tally = Tally()
     wanted = [Item(stat.key, stat.size, stat.etag) for stat in place.found]
-    scratch = Scratch(folder.root / TEMPORARY)
+    partials = Partials(folder.root / TEMPORARY, place.address)
     try:
         tell = begin(len(wanted), sum(item.size for item in wanted))
         transfer = Transfer(tally, place.store, jobs, dry_run)
 
         async def stands(item: Item) -> bool:
+            _check_parts(item.key)
             try:
                 path = await folder.fetch(item.key, folder.root)
             except ObjectMissingError:
                 return False
             return await _reading(item, asyncio.to_thread(has_content, path, item.size, item.etag))
 
-        if dry_run:
-            await transfer.run(wanted, tell, stands, _nothing)
-        else:
-            await asyncio.to_thread(scratch.sweep)  # what a killed command has left
-            with scratch.folder("download") as waiting:
+        async def bring(item: Item, part: Callable[[int], None]) -> None:
+            async with partials.fetched(place.store, item, part) as path:
+                await folder.take_file(item.key, path)
 
-                async def bring(item: Item, _: Callable[[int], None]) -> None:
-                    path = await place.store.fetch(item.key, waiting, etag=item.etag)
-                    await folder.take_file(item.key, path)
-
-                await transfer.run(wanted, tell, stands, bring)
+        if not dry_run:
+            await asyncio.to_thread(partials.sweep)
+        await transfer.run(wanted, tell, stands, bring)
     finally:
         await place.store.close()
-        with suppress(OSError):  # it is not there, or somebody else is at work in it
+        with suppress(OSError):  # it is not there, or something in it waits for its rest
             await asyncio.to_thread((folder.root / TEMPORARY).rmdir)
     return tally
 
 
-async def _nothing(_: Item, __: Callable[[int], None]) -> None:
-    """Bring nothing over."""
+def _check_parts(key: str) -> None:
+    """Refuse before its download what no disk can hold, and a key that leads out of the folder."""
+    check_key(key)
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in key.split("/")):
+        raise UnsafeKeyError(f"{printable(key)}: no disk can hold a name of more than {_LONGEST_NAME} bytes")

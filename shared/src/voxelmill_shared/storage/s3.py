@@ -166,7 +166,7 @@ class S3Store:
             await self.head(key)
             return b""
         content = bytearray()
-        async for piece in (await self._stream(key, start, length)).pieces():
+        async for piece in (await self.stream(key, start, length)).pieces():
             content += piece
         return bytes(content)
 
@@ -211,6 +211,13 @@ class S3Store:
         else:
             await self._download(key, target, etag)
         return target
+
+    async def stream(
+        self, key: str, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> ObjectStream:
+        """Begin to read an object, from `start`, of the content that `etag` names; nothing is asked for yet."""
+        where = {"Bucket": self._bucket, "Key": self._full(key)}
+        return ObjectStream(await self._client(), where, key, self._reading, start=start, length=length, etag=etag)
 
     async def write(self, key: str, body: bytes, media_type: str = "application/octet-stream") -> StoredObject:
         """Put an object in one piece; the server checks its MD5 before it keeps it."""
@@ -351,19 +358,12 @@ class S3Store:
             await self.check()  # HEAD has no body that would tell wrong credentials from a single object's refusal
             raise ObjectUnreadableError(str(error)) from error
 
-    async def _stream(
-        self, key: str, start: int = 0, length: int | None = None, etag: str | None = None
-    ) -> ObjectStream:
-        where = {"Bucket": self._bucket, "Key": self._full(key)}
-        client = await self._client()
-        return ObjectStream(client, where, key, self._reading, start=start, length=length, etag=etag)
-
     async def _download(self, key: str, target: Path, etag: str | None) -> Content:
         try:
-            return await keep(await self._stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
+            return await keep(await self.stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
         except ObjectDamagedError as error:
             log.warning("downloading again what came damaged", reason=str(error))
-            return await keep(await self._stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
+            return await keep(await self.stream(key, etag=etag), f"{self._address}/{printable(key)}", target)
 
     async def _send_file(
         self,
