@@ -43,6 +43,16 @@ def _render(_: WrappedLogger, __: str, line: EventDict) -> str:
     return _ENCODER.encode(line)
 
 
+class _OfLibraries(logging.Handler):
+    """Writes what libraries log as lines of ours: one JSON object each, `library` says whose it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = " ".join(record.getMessage().split())
+        # Made for each line: it is written to where standard error is now, and under the level of now.
+        log = structlog.get_logger("voxelmill").bind(library=record.name, reason=said)
+        log.log(record.levelno, "library says", exc_info=record.exc_info)
+
+
 def configure(level: str = "INFO") -> None:
     """Set up logging for this process. Call it once, in `main`.
 
@@ -68,4 +78,5 @@ def configure(level: str = "INFO") -> None:
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: only what is wrong with them is of interest here.
-    logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[_OfLibraries()])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiormq
 import pytest
 import structlog
 
 from voxelmill_shared import logs
 from voxelmill_shared.events import Envelope, UploadCompleted
+from voxelmill_shared.transport import rabbit_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,3 +63,39 @@ def test_an_unknown_level_is_refused() -> None:
     """The reason says which levels there are."""
     with pytest.raises(ValueError, match="use DEBUG, INFO"):
         logs.configure("LOUD")
+
+
+def test_what_a_library_logs_is_a_line_too(tmp_path: Path) -> None:
+    """One JSON object each, with the library's name: errors with their traces, and warnings; what is told is left out."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import logging, warnings\n"
+        "from voxelmill_shared import logs\n"
+        "from voxelmill_shared.transport.rabbit_log import leave_out_what_is_told\n"
+        "logs.configure('INFO')\n"
+        "leave_out_what_is_told()\n"
+        "client = logging.getLogger('aiormq.connection')\n"
+        "client.error('Unexpected connection close from remote \"%s\"', 'amqp://host')\n"
+        "client.warning('Connection %r was blocked by: %r', 'c', 'low on\\nmemory')\n"
+        "try:\n    1 / 0\n"
+        "except ZeroDivisionError:\n    logging.getLogger('asyncio').exception('unforeseen')\n"
+        "logging.getLogger('quiet').info('unheard')\n"
+        "warnings.warn('strange', RuntimeWarning)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True, timeout=60)
+    blocked, broken, warned = map(json.loads, done.stderr.splitlines())
+    assert (blocked["event"], blocked["level"], blocked["library"]) == ("library says", "warning", "aiormq.connection")
+    assert blocked["reason"] == r"Connection 'c' was blocked by: 'low on\nmemory'"
+    assert (broken["library"], broken["level"], broken["reason"]) == ("asyncio", "error", "unforeseen")
+    assert "ZeroDivisionError" in broken["exception"]
+    assert warned["library"] == "py.warnings"
+    assert "RuntimeWarning: strange" in warned["reason"]
+
+
+@pytest.mark.parametrize("name", sorted(rabbit_log._TOLD))
+def test_the_client_library_still_says_what_is_left_out(name: str) -> None:
+    """The beginnings of its lines stand in its source: one that changed would be heard beside ours."""
+    module = aiormq.abc if name.endswith("marshall") else sys.modules[name]
+    source = Path(str(module.__file__)).read_text()
+    written = re.sub(r'"\s*\n\s*"', "", source).replace('\\"', '"')
+    assert [line for line in rabbit_log._TOLD[name] if f'"{line}' not in written] == []

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError
+from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, VoxelmillError
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
 from voxelmill_shared.transport.headers import attempt_of, dead_headers
 from voxelmill_shared.transport.rabbit_line import Line
-from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
+from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink, one_line
 from voxelmill_shared.transport.rabbit_messages import copy_publication, delivery_count, from_amqp
 from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, TopologyMismatchError
 
@@ -48,7 +48,7 @@ class RabbitConsumer:
         self._slots = asyncio.Semaphore(prefetch)
         self._line: Line | None = None
         self._tag = ""
-        self._dropped = asyncio.Event()
+        self._dropped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._cancelled = False
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -107,13 +107,20 @@ class RabbitConsumer:
             await self._close_if_done(before)
         await self.link.declare([self.spec])
         channel = await self.link.channel()
-        dropped = asyncio.Event()
+        dropped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def drop(reason: str) -> None:
+            if not dropped.done():
+                dropped.set_result(reason)
+
         try:
             with self.link.errors():
                 await channel.set_qos(prefetch_count=self._prefetch, timeout=ANSWER_SECONDS)
                 underlay = await channel.get_underlay_channel()
-                underlay.on_consumer_cancel_callbacks.add(lambda _: dropped.set())
-                channel.close_callbacks.add(lambda *_: dropped.set())
+                underlay.on_consumer_cancel_callbacks.add(
+                    lambda _: drop("cancelled by the broker: queue deleted or moved")
+                )
+                channel.close_callbacks.add(lambda _, error: drop(one_line(error)))
                 line = Line(self.link, channel, underlay)
                 # Below aio-pika, whose messages take time to make and hold much that is not asked for here.
                 answer = await underlay.basic_consume(
@@ -129,15 +136,17 @@ class RabbitConsumer:
     async def _keep(self) -> None:
         """Subscribe again, whenever the channel is lost or the broker cancels the subscription (queue deleted)."""
         while True:
-            await self._dropped.wait()
-            log.warning("subscription lost, subscribing again", queue=self.spec.name)
-            pause = _FIRST_PAUSE
+            lost = await self._dropped
+            log.warning("subscription lost, subscribing again", queue=self.spec.name, reason=lost)
+            pause, told = _FIRST_PAUSE, VoxelmillError
             while True:
                 try:
                     await self._subscribe()
                     break
                 except (BrokerUnavailableError, TopologyMismatchError) as error:
-                    log.warning("not subscribed, trying again", queue=self.spec.name, reason=str(error))
+                    if told is not type(error):  # an outage is one event, however often we try
+                        told = type(error)
+                        log.warning("not subscribed, trying again", queue=self.spec.name, reason=str(error))
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # many consumers: not all at once
                     pause = min(pause * 2, _LONGEST_PAUSE)
             log.info("subscribed again", queue=self.spec.name)

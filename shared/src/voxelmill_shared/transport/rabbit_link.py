@@ -22,6 +22,7 @@ from yarl import URL
 from voxelmill_shared.errors import BrokerUnavailableError, UnroutableError
 from voxelmill_shared.transport.declarations import EXCHANGES, declarations
 from voxelmill_shared.transport.mismatch import mismatch
+from voxelmill_shared.transport.rabbit_log import leave_out_what_is_told
 from voxelmill_shared.transport.topology import TopologyMismatchError
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ CONFIRM_SECONDS = 30.0
 IN_FLIGHT = 200
 """How many publications may wait for their confirmation at a time."""
 _HEARTBEAT_SECONDS = "30"
+
+
+def one_line(error: BaseException | None) -> str:
+    """Say what an error of the client library is, in one line; none is a connection that ended without one."""
+    return "ended" if error is None else " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
 
 
 class Explained:
@@ -65,8 +71,7 @@ class Explained:
         if error is None:
             return
         if isinstance(error, CONNECTION_EXCEPTIONS):
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise BrokerUnavailableError(f"{self._name}: {reason}") from error
+            raise BrokerUnavailableError(f"{self._name}: {one_line(error)}") from error
         if isinstance(error, asyncio.CancelledError):
             # The library cancels its own tasks when a connection ends, and so whoever waits for them.
             task = asyncio.current_task()
@@ -86,6 +91,7 @@ class RabbitLink:
     """
 
     def __init__(self, url: str, delivery_limit: int) -> None:
+        leave_out_what_is_told()
         parsed = URL(url)
         self._url = parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=_HEARTBEAT_SECONDS)
         self.name = f"RabbitMQ at {parsed.host}:{parsed.port or (5671 if parsed.scheme == 'amqps' else 5672)}"
