@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _HEAD = re.compile(rb"([A-Z]+) (/[^ ]*) HTTP/1\.1\r\n((?:[^\r\n]+\r\n)*)\r\n")
 _PIECE = 1 << 16
@@ -20,10 +20,11 @@ _PIECE = 1 << 16
 class Forwarder:
     """A listener on loopback that passes every connection on to `endpoint`.
 
-    `sent` is the number of bytes that clients have sent through it.
+    `sent` is the number of bytes that clients have sent through it. `before` is called with method, path and headers
+    (lower case) of every request, and the server does not get it before that has returned.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, *, before: Callable[[str, str, str], None] | None = None) -> None:
         target = urlsplit(endpoint)
         assert target.hostname
         assert target.port
@@ -31,6 +32,7 @@ class Forwarder:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0
+        self._before = before
         self._heads: list[tuple[str, str, str]] = []
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
@@ -91,14 +93,16 @@ class Forwarder:
             method, path, headers = (group.decode("latin-1") for group in match.groups())
             with self._lock:
                 self._heads.append((method, path, headers.lower()))
+            if self._before:
+                self._before(method, path, headers.lower())
             end = match.end()
         return seen[end:][-8192:]  # what may be the beginning of a head
 
 
 @contextmanager
-def forwarding(endpoint: str) -> Iterator[Forwarder]:
+def forwarding(endpoint: str, *, before: Callable[[str, str, str], None] | None = None) -> Iterator[Forwarder]:
     """Give a forwarder, and close it at the end."""
-    forwarder = Forwarder(endpoint)
+    forwarder = Forwarder(endpoint, before=before)
     try:
         yield forwarder
     finally:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStore
 
 
+RECEIPT = "receipt.json"
 _TAIL = 12
 """How much of a UID's end tells folders of one name apart; more where that is not enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A job's results on disk."""
+    """A job's results on disk, and where they were sent from there, if they were."""
 
     folder: Path
     receipt: Receipt
+    address: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the user finds them."""
+        return self.address or str(self.folder)
 
 
 def flat_name(name: str, organ: str) -> str:
@@ -67,19 +75,22 @@ def folder_names(datasets: dict[str, str], organ: str) -> dict[str, str]:
     return names
 
 
+def other_names(name: str, series_instance_uid: str) -> Iterator[str]:
+    """Give names for the folder of a series, the best first: `name`, then with ever more of the UID's end."""
+    yield name
+    for length in count(_TAIL):
+        yield f"{name}_{series_instance_uid[-length:].lstrip('.')}"
+
+
 def own_folder(folder: Path, series_instance_uid: str) -> Path:
     """Give the folder, or one with the UID's end where it holds the results of another series (of another source)."""
-    length = _TAIL
-    candidate = folder
-    while (other := _series_in(candidate)) is not None and other != series_instance_uid:
-        candidate = folder.with_name(f"{folder.name}_{series_instance_uid[-length:].lstrip('.')}")
-        length += 1
-    return candidate
+    candidates = (folder.with_name(name) for name in other_names(folder.name, series_instance_uid))
+    return next(one for one in candidates if _series_in(one) in {None, series_instance_uid})
 
 
 def _series_in(folder: Path) -> str | None:
     try:
-        return Receipt.model_validate_json((folder / "receipt.json").read_bytes()).series_instance_uid
+        return Receipt.model_validate_json((folder / RECEIPT).read_bytes()).series_instance_uid
     except (OSError, ValueError):
         return None
 
@@ -127,12 +138,12 @@ def _lay_out(folder: Path, copies: list[tuple[Path, Path]], receipt: Receipt) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     # Last, so that where a receipt stands the files that it names stand too.
-    (folder / "receipt.json").write_bytes(receipt.to_json())
+    (folder / RECEIPT).write_bytes(receipt.to_json())
 
 
 def _remove_earlier(folder: Path) -> None:
     """Remove the files that an earlier receipt in this folder names, and no others."""
-    earlier = folder / "receipt.json"
+    earlier = folder / RECEIPT
     if not earlier.exists():
         return
     try:

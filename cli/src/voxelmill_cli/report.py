@@ -116,9 +116,11 @@ def print_ending(console: Console, summary: RunSummary) -> None:
     ]
     say(console, f"{summary.objects} objects: {', '.join(parts)}, in {summary.seconds:.1f} s")
     for exported in summary.exported[:LISTED]:
-        say(console, f"open {exported.folder}")
+        say(console, f"open {exported.place}")
     if len(summary.exported) > LISTED:
         say(console, f"and {len(summary.exported) - LISTED} more in {summary.destination}")
+    if summary.kept is not None:
+        say(console, f"a local copy stands in {summary.kept}")
 
 
 def _named(summary: RunSummary, failed: StageFailed) -> str:
@@ -145,12 +147,13 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
 
     return {
         "destination": summary.destination,
+        "local_copy": None if summary.kept is None else str(summary.kept),
         "objects": summary.objects,
         "seconds": round(summary.seconds, 3),
         "exit_code": summary.exit_code,
         "series": [
             {
-                "folder": str(exported.folder),
+                "folder": exported.place,
                 "series_instance_uid": exported.receipt.series_instance_uid,
                 "job": exported.receipt.job_id,
                 "revision": exported.receipt.revision,

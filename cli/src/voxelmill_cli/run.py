@@ -7,19 +7,23 @@ import hashlib
 import re
 import shutil
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.engine import only_one, open_engine, state_settings
-from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, CommandError
+from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, EXIT_UNREACHABLE, CommandError
 from voxelmill_cli.export import Exported, export, folder_names, one_at_a_time, own_folder
 from voxelmill_cli.progress import Tracker
 from voxelmill_cli.quiet import wait_until_quiet
-from voxelmill_cli.sources import STATE_FOLDER, dataset_name, is_s3, open_source
+from voxelmill_cli.send import Sender, check_folder
+from voxelmill_cli.sources import STATE_FOLDER, dataset_name, open_source, reach
+from voxelmill_cli.storage.places import BucketAddress, open_bucket, parse_address
 from voxelmill_ingest.archive import content_digest, member_name
 from voxelmill_shared import metrics
 from voxelmill_shared.concurrency import each
+from voxelmill_shared.errors import TransientError
 from voxelmill_shared.events import (
     Envelope,
     ObjectKind,
@@ -31,12 +35,11 @@ from voxelmill_shared.events import (
     UploadCompleted,
 )
 from voxelmill_shared.results import ResultKeys
-from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.storage.keys import is_text, printable
 from voxelmill_shared.transport.base import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from voxelmill_cli.engine import Engine
     from voxelmill_cli.progress import Display
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 RUN_LADDER = (1.0, 5.0)
 """Someone is waiting at a terminal: what fails for seconds is tried again, what fails for longer is listed."""
 
-UPLOADS = 16
+DELETIONS = 16
 SOURCE_NAME = "voxelmill/run"
 
 
@@ -63,6 +66,8 @@ class RunSummary:
     failed: list[StageFailed] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
+    kept: Path | None = None
+    """Where the local copy stands of what was sent into a bucket, if it still does."""
     objects: int = 0
     seconds: float = 0.0
 
@@ -106,41 +111,80 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
         If the source or the destination cannot be used, or another process works there.
     """
     started = time.monotonic()
-    local, base = _places(request)
-    source = open_source(request.source, base)
-    state = base / STATE_FOLDER / state_name(source)
+    places = find_places(request)
+    source = await open_source(request.source, places.base)
+    state = places.base / STATE_FOLDER / state_name(source)
     tracker = Tracker(display)
     try:
-        with only_one(state):
-            settings = _settings(request, state, source)
-            async with open_engine(settings, observers=[tracker], patient=False) as engine:
-                unnamed: list[str] = []
-                keys = await _hand_in(engine, source, tracker, unnamed)
-                await wait_until_quiet(engine, tracker)
-                summary = await _summarise(engine, request, tracker, base, source)
-                summary.unnamed = unnamed
-                summary.objects = len(keys) + len(unnamed)
-            if local is None:
-                await _send(summary, base, request)
-            if request.cleanup_input and summary.exit_code == EXIT_DONE:
-                await _delete_input(source, tracker)
+        async with _destination(places) as sender:  # looked at before the work, for later it would be in vain
+            with only_one(state):
+                settings = _settings(request, state, source)
+                async with open_engine(settings, observers=[tracker], patient=False) as engine:
+                    unnamed: list[str] = []
+                    keys = await _hand_in(engine, source, tracker, unnamed)
+                    await wait_until_quiet(engine, tracker)
+                    summary = await _summarise(engine, request, tracker, places.base, source)
+                    summary.unnamed = unnamed
+                    summary.objects = len(keys) + len(unnamed)
+                if sender is not None:
+                    await _send(summary, sender, display)
+                if request.cleanup_input and summary.exit_code == EXIT_DONE:
+                    await _check(summary, sender)
+                    await _delete_input(source, tracker)
+                if sender is not None:
+                    await _keep_or_remove(summary, request)
     finally:
         await source.store.close()
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _places(request: RunRequest) -> tuple[Path | None, Path]:
-    """Return the destination if it is a folder, and the folder to work in."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run works: in `base`, which is the destination unless that is a bucket."""
+
+    base: Path
+    bucket: BucketAddress | None = None
+
+
+def find_places(request: RunRequest) -> Places:
+    """Look at how source and destination are written; nothing is contacted or made.
+
+    Raises
+    ------
+    CommandError
+        If an address is written wrong, or one of the two lies in the other one.
+    """
+    if not request.source.strip():
+        raise CommandError("the source is empty; name a folder, a file, or s3://bucket/prefix")
     if not request.destination.strip():
         raise CommandError("the output is empty; name a folder, or s3://bucket/prefix")
-    if is_s3(request.destination):
+    source, destination = parse_address(request.source), parse_address(request.destination)
+    if isinstance(destination, BucketAddress):
+        if isinstance(source, BucketAddress) and source.overlaps(destination):
+            raise CommandError(
+                f"{request.destination}: overlaps the source {request.source}; choose another bucket or prefix, "
+                "so that no result is taken for input"
+            )
         digest = hashlib.sha256(f"{request.source}\n{request.destination}".encode("utf-8", "surrogateescape"))
-        return None, Path.cwd() / f".voxelmill-run-{digest.hexdigest()[:12]}"
-    local = Path(request.destination.removeprefix("file://")).resolve()
-    if not is_s3(request.source) and local == Path(request.source.removeprefix("file://")).resolve():
+        return Places(Path.cwd() / f".voxelmill-run-{digest.hexdigest()[:12]}", destination)
+    destination = destination.resolve()
+    if not isinstance(source, BucketAddress) and destination == source.resolve():
         raise CommandError(f"{request.destination}: is the source itself; choose another folder for the results")
-    return local, local
+    return Places(destination)
+
+
+@asynccontextmanager
+async def _destination(places: Places) -> AsyncIterator[Sender | None]:
+    if places.bucket is None:
+        yield None
+        return
+    store = open_bucket(places.bucket.url)
+    try:
+        await reach(store)
+        yield Sender(store, places.bucket)
+    finally:
+        await store.close()
 
 
 def state_name(source: Source) -> str:
@@ -243,26 +287,33 @@ def _datasets(tracker: Tracker, source: Source) -> dict[str, str]:
     return names
 
 
-async def _send(summary: RunSummary, base: Path, request: RunRequest) -> None:
-    """Put the exported folders into the bucket; remove the local ones unless they are to be kept."""
-    store = open_store(request.destination, bucket="destination")
-    try:
-        for exported in summary.exported:
-            files = [path for path in sorted(exported.folder.rglob("*")) if path.is_file()]
-            media_types = {artefact.name: artefact.media_type for artefact in exported.receipt.artefacts}
+async def _send(summary: RunSummary, sender: Sender, display: Display) -> None:
+    """Put the laid out results into the bucket, one series after the other."""
+    summary.kept = summary.data
+    for number, exported in enumerate(summary.exported):
+        display.line(f"{exported.folder.name}: sending to {sender.address.url}")
+        try:
+            summary.exported[number] = await sender.send(exported)
+        except TransientError as error:
+            raise CommandError(
+                f"{error}; the results wait in {summary.data}: start the same command again and only the rest is sent",
+                EXIT_UNREACHABLE,
+            ) from None
 
-            async def put(path: Path, folder: Path = exported.folder, known: dict[str, str] = media_types) -> None:
-                name = path.relative_to(folder).as_posix()
-                key = f"{folder.relative_to(base).as_posix()}/{name}"
-                await store.write_file(key, path, known.get(name, "application/json"))
 
-            await each(put, files, UPLOADS)
-    finally:
-        await store.close()
+async def _check(summary: RunSummary, sender: Sender | None) -> None:
+    """Hold the results, where they are to stay, to their digests."""
+    for exported in summary.exported:
+        await check_folder(exported)
+        if sender is not None:
+            await sender.check(exported)
+
+
+async def _keep_or_remove(summary: RunSummary, request: RunRequest) -> None:
+    """Remove the local copy, which this run alone has made, last of all; what failed keeps it, to go on from there."""
     if summary.exit_code == EXIT_DONE and not request.keep_local:
-        await asyncio.to_thread(
-            shutil.rmtree, base
-        )  # made by this run alone; what failed keeps it, to go on from there
+        await asyncio.to_thread(shutil.rmtree, summary.data)
+        summary.kept = None
 
 
 async def _delete_input(source: Source, tracker: Tracker) -> None:
@@ -273,4 +324,4 @@ async def _delete_input(source: Source, tracker: Tracker) -> None:
             await source.delete(reference.key)
 
     taken = [event.object for event in tracker.validated.values() if event.object.bucket == source.store.bucket]
-    await each(delete, taken, UPLOADS)
+    await each(delete, taken, DELETIONS)

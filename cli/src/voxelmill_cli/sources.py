@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from voxelmill_cli.errors import CommandError
-from voxelmill_shared.errors import TransientError
+from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
+from voxelmill_cli.export import RECEIPT
+from voxelmill_cli.storage.places import BucketAddress, parse_address
+from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, TransientError
 from voxelmill_shared.results import Receipt
 from voxelmill_shared.storage.connect import open_store
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from voxelmill_shared.storage.base import ObjectStat, ObjectStore
 
-RECEIPT = "receipt.json"
+INBOX = "inbox"
+"""The name that events use for the source's store."""
 STATE_FOLDER = ".voxelmill"
 """Where a run keeps its broker, its catalog and its results, inside the destination."""
 
@@ -70,12 +73,7 @@ class Source:
         await self.store.delete(key)
 
 
-def is_s3(address: str) -> bool:
-    """Whether an address names an S3 bucket."""
-    return address.startswith("s3://")
-
-
-def open_source(address: str, destination: Path | None) -> Source:
+async def open_source(address: str, destination: Path | None) -> Source:
     """Open a source. Results that lie inside it, of this run or of others, are left out.
 
     Raises
@@ -85,10 +83,53 @@ def open_source(address: str, destination: Path | None) -> Source:
     """
     if not address.strip():
         raise CommandError("the source is empty; name a folder, a file, or s3://bucket/prefix")
-    if is_s3(address):
-        name = PurePosixPath(address.removeprefix("s3://")).name
-        return Source(open_store(address, bucket="inbox"), name or "bucket", address)
-    path = Path(address.removeprefix("file://"))
+    parsed = parse_address(address)
+    if isinstance(parsed, BucketAddress):
+        return await _open_bucket(parsed)
+    return _open_path(address, parsed, destination)
+
+
+async def _open_bucket(address: BucketAddress) -> Source:
+    """Open a part of a bucket, or one object of it."""
+    store = open_store(address.url, bucket=INBOX)
+    try:
+        await reach(store)
+        above, _, name = address.prefix.rpartition("/")
+        if not name or await anext(store.list(), None) is not None:
+            return Source(store, name or address.bucket, address.url)
+    except BaseException:
+        await store.close()
+        raise
+    await store.close()
+    folder = BucketAddress(address.bucket, above)
+    store = open_store(folder.url, bucket=INBOX)
+    try:
+        await store.head(name)
+    except BaseException as error:
+        await store.close()
+        if isinstance(error, ObjectMissingError):
+            raise CommandError(f"{address.url}: holds no files; see `voxelmill storage list`") from None
+        raise
+    return Source(store, dataset_name(name), folder.url, only=name)
+
+
+async def reach(store: ObjectStore) -> None:
+    """Return if a bucket answers.
+
+    Raises
+    ------
+    CommandError
+        If it does not, with exit code 3.
+    """
+    try:
+        await store.check()
+    except StoreUnavailableError as error:
+        raise CommandError(
+            f"{error}; set the address, AWS_ENDPOINT_URL and the credentials right and start again", EXIT_UNREACHABLE
+        ) from None
+
+
+def _open_path(address: str, path: Path, destination: Path | None) -> Source:
     if not path.exists():
         raise CommandError(f"{address}: no such file or folder; check the path")
     path = path.resolve()
@@ -98,12 +139,10 @@ def open_source(address: str, destination: Path | None) -> Source:
         leave_out: tuple[str, ...] = ()
         if destination is not None and destination != path and destination.is_relative_to(path):
             leave_out = (destination.relative_to(path).as_posix() + "/",)
-        return Source(open_store(str(path), bucket="inbox"), path.name or "root", str(path), leave_out=leave_out)
+        return Source(open_store(str(path), bucket=INBOX), path.name or "root", str(path), leave_out=leave_out)
     if not path.is_file():
         raise CommandError(f"{address}: neither a file nor a folder; give one of them")
-    return Source(
-        open_store(str(path.parent), bucket="inbox"), dataset_name(path.name), str(path.parent), only=path.name
-    )
+    return Source(open_store(str(path.parent), bucket=INBOX), dataset_name(path.name), str(path.parent), only=path.name)
 
 
 def dataset_name(file_name: str) -> str:

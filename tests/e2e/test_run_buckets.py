@@ -1,0 +1,277 @@
+"""`voxelmill run` from and into buckets of a real SeaweedFS: looked at first, sent once, receipts last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import zipfile
+
+import pytest
+
+from e2e.command import VOXELMILL, digests, voxelmill
+from servers.forwarder import forwarding
+from voxelmill_cli.phantom import PhantomPlan, make_phantom
+from voxelmill_cli.phantom_dicom import write_series
+
+pytestmark = pytest.mark.s3
+
+FEW = ("--organ", "bones", "--format", "stl")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two small series, quick to run."""
+    folders = []
+    for seed in (1, 2):
+        folder = tmp_path_factory.mktemp(f"patient{seed}") / "CT"
+        write_series(
+            folder, make_phantom(PhantomPlan(seed=seed, rows=32, columns=32, slices=10, pixel_mm=12.0, slice_mm=30.0))
+        )
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture
+def s3(s3_environment):
+    """Give a boto3 client, to look behind the command's back."""
+    client = s3_environment.client()
+    yield client
+    client.close()
+
+
+def put(s3, bucket, prefix, folder):
+    for path in sorted(folder.iterdir()):
+        s3.upload_file(str(path), bucket, f"{prefix}/{path.name}")
+
+
+def keys(s3, bucket, prefix=""):
+    return [found["Key"] for found in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+
+
+def read(s3, bucket, key):
+    return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def check_bucket(s3, bucket, prefix):
+    """Hold a receipt in the bucket to the objects beside it; return it."""
+    receipt = json.loads(read(s3, bucket, f"{prefix}/receipt.json"))
+    assert {a["name"]: a["sha256"] for a in receipt["artefacts"]} == {
+        key.removeprefix(f"{prefix}/"): hashlib.sha256(read(s3, bucket, key)).hexdigest()
+        for key in keys(s3, bucket, f"{prefix}/")
+        if not key.endswith("/receipt.json")
+    }
+    return receipt
+
+
+def puts(between):
+    """The keys of the objects that were put, in their order."""
+    return [path.split("?")[0].split("/", 2)[2] for path, _ in between.requests("PUT")]
+
+
+def whole_gets(between):
+    """The keys of the inputs that were read from their beginning to their end, again and again if they were."""
+    asked = [path.split("/", 2)[2] for path, headers in between.requests("GET") if "range:" not in headers]
+    return sorted(key for key in asked if key.startswith("in/") and "?" not in key)
+
+
+def test_from_a_bucket_into_a_bucket_and_nothing_stays_here(small, bucket, s3, tmp_path):
+    """Each slice is fetched once, each file is sent once, the receipt last; the local state is removed."""
+    put(s3, bucket, "in/CT", small[0])
+    with forwarding(s3.meta.endpoint_url) as between:
+        ended = voxelmill(
+            "run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW, "--json",
+            cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint,
+        )  # fmt: skip
+        assert ended.code == 0, ended.err
+        sent, fetched = puts(between), whole_gets(between)
+    assert ended.document["series"][0]["folder"] == f"s3://{bucket}/out/bones_segmentation_CT"
+    assert ended.document["local_copy"] is None
+    assert len(check_bucket(s3, bucket, "out/bones_segmentation_CT")["inputs"]) == 10
+    assert sent[-1] == "out/bones_segmentation_CT/receipt.json"
+    assert sorted(sent) == keys(s3, bucket, "out/")
+    assert fetched == keys(s3, bucket, "in/")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", ["output", "cache"])
+def test_the_second_run_downloads_nothing_again(small, bucket, s3, tmp_path, kept):
+    """Neither into the same folder, nor into another one with the same VOXELMILL_CACHE."""
+    put(s3, bucket, "in/CT", small[0])
+    cache = {"VOXELMILL_CACHE": str(tmp_path / "cache")} if kept == "cache" else {}
+    fetched = []
+    for number, organ in enumerate(("bones", "lungs")):  # another plan is other work on the same slices
+        output = tmp_path / (f"out{number}" if kept == "cache" else "out")
+        with forwarding(s3.meta.endpoint_url) as between:
+            ended = voxelmill(
+                "run", f"s3://{bucket}/in", "--output", output, "--organ", organ, "--format", "stl", "--json",
+                AWS_ENDPOINT_URL=between.endpoint, **cache,
+            )  # fmt: skip
+            fetched.append(whole_gets(between))
+        assert {path.name for path in output.glob("*_segmentation_*")} >= {f"{organ}_segmentation_CT"}, ended.err
+    assert fetched == [keys(s3, bucket, "in/"), []]
+
+
+def test_one_object_is_a_source(small, bucket, s3, tmp_path):
+    """An archive by its key; its neighbours are left alone."""
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for path in sorted(small[0].iterdir()):
+            archive.write(path, path.name)
+    s3.upload_file(str(tmp_path / "study.zip"), bucket, "in/study.zip")
+    s3.put_object(Bucket=bucket, Key="in/other.txt", Body=b"not asked for")
+    ended = voxelmill("run", f"s3://{bucket}/in/study.zip", "--output", tmp_path / "out", *FEW, "--json")
+    assert (ended.code, ended.document["objects"]) == (0, 1), ended.err
+    assert (tmp_path / "out" / "bones_segmentation_study" / "receipt.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_sending_that_is_broken_off_goes_on_and_computes_nothing_again(small, bucket, s3, tmp_path, number):
+    """Ended while results are sent: no receipt stands yet; the next start sends the rest and nothing twice."""
+    put(s3, bucket, "in/CT", small[0])
+    arguments = ["run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW, "--keep-local"]
+
+    def stop(method, path, _):
+        if method == "PUT" and path.endswith("-256.webp"):
+            process.send_signal(number)
+            if number == signal.SIGKILL:
+                process.wait()
+
+    with forwarding(s3.meta.endpoint_url, before=stop) as between:
+        process = subprocess.Popen(
+            [*VOXELMILL, *arguments],
+            env={**os.environ, "AWS_ENDPOINT_URL": between.endpoint, "PYTHONWARNINGS": "ignore"},
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        _, said = process.communicate(timeout=120)
+    if number == signal.SIGINT:
+        assert said == "voxelmill: interrupted; start it again and it goes on where it was\n"
+    standing = keys(s3, bucket, "out/")
+    assert not any(key.endswith("receipt.json") for key in standing)
+    (local,) = tmp_path.iterdir()
+    records = {name: digest for name, digest in digests(local).items() if "/stages/" in name}
+    assert len(records) == 3
+    with forwarding(s3.meta.endpoint_url) as between:
+        again = voxelmill(*arguments, "--json", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+        assert again.code == 0, again.err
+        assert not set(puts(between)) & set(standing)
+    assert records.items() <= digests(local).items()
+    check_bucket(s3, bucket, "out/bones_segmentation_CT")
+    assert again.document["local_copy"] == str(local)
+
+
+def test_results_of_two_series_of_one_name_stand_apart(small, bucket, s3, tmp_path):
+    """Sent by two runs from two sources; a third run replaces its own, and takes away what is no longer made."""
+    for number, folder in enumerate(small):
+        put(s3, bucket, f"in{number}/CT", folder)
+    for number, formats in ((0, "stl"), (1, "stl,ply"), (1, "stl")):
+        ended = voxelmill(
+            "run", f"s3://{bucket}/in{number}", "--output", f"s3://{bucket}/out", "--organ", "bones",
+            "--format", formats, cwd=tmp_path,
+        )  # fmt: skip
+        assert ended.code == 0, ended.err
+    prefixes = sorted({key.rsplit("/receipt.json", 1)[0] for key in keys(s3, bucket, "out/") if "receipt" in key})
+    assert len(prefixes) == 2
+    assert prefixes[1].startswith(f"{prefixes[0]}_")
+    receipts = [check_bucket(s3, bucket, prefix) for prefix in prefixes]
+    assert len({receipt["series_instance_uid"] for receipt in receipts}) == 2
+
+
+def test_cleanup_input_deletes_what_was_taken_after_the_results_were_held_to_their_digests(small, bucket, s3, tmp_path):
+    """The rest of a clean-up that was broken off is done by the next run; what is no image stays."""
+    put(s3, bucket, "in/CT", small[0])
+    s3.put_object(Bucket=bucket, Key="in/notes.txt", Body=b"not ours to delete")
+    arguments = ("run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW)
+    assert voxelmill(*arguments, "--keep-local", cwd=tmp_path).code == 0
+    for key in keys(s3, bucket, "in/CT/")[:5]:  # as a clean-up leaves it that was ended
+        s3.delete_object(Bucket=bucket, Key=key)
+    s3.put_object(Bucket=bucket, Key="out/bones_segmentation_CT/statistics.json", Body=b"damaged since")
+    order = []
+
+    def watch(method, path, _):
+        if method in {"PUT", "DELETE"}:
+            order.append((method, path.split("/", 2)[2]))
+
+    with forwarding(s3.meta.endpoint_url, before=watch) as between:
+        ended = voxelmill(*arguments, "--cleanup-input", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+    assert ended.code == 0, ended.err
+    assert keys(s3, bucket, "in/") == ["in/notes.txt"]
+    assert len(check_bucket(s3, bucket, "out/bones_segmentation_CT")["inputs"]) == 10
+    out = "out/bones_segmentation_CT"
+    assert order[:3] == [
+        ("DELETE", f"{out}/receipt.json"),
+        ("PUT", f"{out}/statistics.json"),
+        ("PUT", f"{out}/receipt.json"),
+    ]
+    assert {method for method, _ in order[3:]} == {"DELETE"}
+    assert len(order) == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_that_is_replaced_during_the_run_is_told_and_kept(small, bucket, s3, tmp_path):
+    """Validated as one thing and fetched as another: the stage fails with the reason, and nothing is deleted."""
+    put(s3, bucket, "in/CT", small[0])
+    key = keys(s3, bucket, "in/")[3]
+    other = sorted(small[1].iterdir())[3].read_bytes()
+
+    def replace(method, path, headers):
+        if method == "GET" and path.endswith(key) and "range:" not in headers:
+            s3.put_object(Bucket=bucket, Key=key, Body=other)
+
+    arguments = ("run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW, "--cleanup-input", "--json")
+    with forwarding(s3.meta.endpoint_url, before=replace) as between:
+        ended = voxelmill(*arguments, cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+    assert ended.code == 1, ended.err
+    assert {failed["error_class"] for failed in ended.document["failed"]} == {"input-changed"}
+    assert len(keys(s3, bucket, "in/")) == 10
+    assert read(s3, bucket, key) == other
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "code", "words"),
+    [
+        ("here", "s3://", 2, "no bucket can have this name"),
+        ("here", "s3:/bucket/x", 2, "write s3://bucket"),
+        ("here", "gs://bucket/x", 2, "an address is a folder"),
+        ("here", "s3://no-such-bucket-here/x", 3, "no-such-bucket-here/x: there is no such bucket; set the address"),
+        ("s3://no-such-bucket-here", "out", 3, "there is no such bucket; set the address"),
+        ("s3://BUCKET/nothing", "out", 2, "nothing: holds no files; see `voxelmill storage list`"),
+        ("s3://BUCKET/in", "s3://BUCKET/in/results", 2, "overlaps the source"),
+        ("s3://BUCKET/in", "s3://BUCKET", 2, "overlaps the source"),
+        ("s3://BUCKET/in/", "S3://BUCKET/in", 2, "overlaps the source"),
+    ],
+)
+def test_places_are_looked_at_before_the_work(bucket, s3, tmp_path, source, destination, code, words):
+    """One line, an exit code, and nothing is made."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.txt").write_text("a")
+    s3.put_object(Bucket=bucket, Key="in/a.txt", Body=b"a")
+    places = [address.replace("BUCKET", bucket) for address in (source, destination)]
+    ended = voxelmill("run", places[0], "--output", places[1], cwd=tmp_path)
+    assert ended.code == code, ended.err
+    assert words in ended.err
+    assert ended.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AWS_SECRET_ACCESS_KEY": "wrong"},
+        {"AWS_ACCESS_KEY_ID": "nobody"},
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+    ],
+)
+def test_wrong_credentials_are_noticed_before_the_work(bucket, tmp_path, environment):
+    """Exit code 3; the source is not even looked into."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.txt").write_text("a")
+    ended = voxelmill(
+        "run", "here", "--output", f"s3://{bucket}/out", cwd=tmp_path, HOME=str(tmp_path / "home"), **environment
+    )
+    assert ended.code == 3, ended.err
+    assert ended.err.count("\n") == 1
+    assert "start again" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
