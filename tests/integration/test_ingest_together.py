@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections import Counter
 from dataclasses import replace
@@ -102,11 +103,20 @@ async def test_the_same_object_many_times_at_once_is_one_object(ingest: Ingest) 
     assert settled == 1
 
 
-async def test_a_row_that_the_database_refuses_fails_alone(ingest: Ingest) -> None:
-    """No text of Unicode: no database holds it, and its neighbours must not suffer for it."""
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(
+            ObjectRef.model_construct(bucket="inbox", key="caf\udce9", etag="0" * 32, size=1, version_id=None),
+            id="no-text-of-Unicode",
+        ),
+        pytest.param(ObjectRef(bucket="inbox", key="large", etag="0" * 32, size=1 << 63), id="more-than-64-bits"),
+    ],
+)
+async def test_a_row_that_the_database_refuses_fails_alone(ingest: Ingest, bad: ObjectRef) -> None:
+    """What no database holds: its neighbours must not suffer for it."""
     now = ingest.clock()
     refused = Refusal(reason=Reason.NOT_DICOM, detail="x")
-    bad = ObjectRef.model_construct(bucket="inbox", key="caf\udce9", etag="0" * 32, size=1, version_id=None)
     references = [reference(0), bad, *(reference(n) for n in range(1, 10))]
     answers = await asyncio.gather(
         *(ingest.ledger.settle(one, now, refused, None) for one in references), return_exceptions=True
@@ -130,16 +140,44 @@ async def test_what_is_older_than_the_ledger_fails_alone(ingest: Ingest) -> None
     assert await count(ingest, instances) == 3
 
 
-async def test_two_contents_of_one_instance_at_once_are_a_conflict_for_the_second(ingest: Ingest, data: Path) -> None:
-    """As if they had come one after the other: one is taken, the other is refused by its name."""
+@pytest.mark.parametrize("announced", ["ab", "ba", "together"])
+async def test_of_two_contents_of_one_instance_the_first_that_was_put_is_taken(
+    ingest: Ingest, data: Path, announced: str
+) -> None:
+    """Whichever is announced first: the other is refused by its name, and the series is made of the same."""
     body = next((data / "totalseg_ct_dicom_20").iterdir()).read_bytes()
-    files = {"a": body, "b": body[:-1] + bytes([body[-1] ^ 1])}
-    announced = [ObjectUploaded(object=await ingest.put(key, files[key]), found_by="command") for key in files]
-    assert await asyncio.gather(*map(ingest.ingest_object, announced)) == [Done(), Done()]
-    published = await ingest.published()
+    files = {"z/a": body, "b": body[:-1] + bytes([body[-1] ^ 1])}
+    events = {key[-1]: ObjectUploaded(object=await ingest.put(key, files[key]), found_by="command") for key in files}
+    for number, key in enumerate(files):
+        os.utime(ingest.folder / "inbox" / key, (1_000_000 + number, 1_000_000 + number))
+    if announced == "together":
+        assert await asyncio.gather(*map(ingest.ingest_object, events.values())) == [Done(), Done()]
+        for again in of(ObjectUploaded, await ingest.published()):
+            await ingest.handle(again)
+    else:
+        for one in announced:
+            await ingest.handle(events[one])
+    assert await ingest.statuses() == {"z/a": "validated", "b": "rejected"}
+    ingest.clock.wait(60)
+    (completed,) = await ingest.completed()
+    assert [one.object.key for one in (await ingest.manifest(completed)).instances] == ["z/a"]
+
+
+async def test_what_loses_its_instance_to_an_earlier_object_is_refused_and_said_so(ingest: Ingest, data: Path) -> None:
+    """Also if its series was complete already: a new revision has the object that was put first."""
+    body = next((data / "totalseg_ct_dicom_20").iterdir()).read_bytes()
+    late = ObjectUploaded(object=await ingest.put("late", body), found_by="command")
+    await ingest.handle(late)
+    ingest.clock.wait(60)
+    (before,) = await ingest.completed()
+    early = ObjectUploaded(object=await ingest.put("early", body[:-1] + bytes([body[-1] ^ 1])), found_by="command")
+    os.utime(ingest.folder / "inbox" / "early", (0, 0))
+    published = await ingest.handle(early)
     (taken,), (refused,) = of(ObjectValidated, published), of(ObjectRejected, published)
-    assert {taken.object.key, refused.object.key} == {"a", "b"}
-    assert refused.reason == "conflicting-instance"
+    assert (taken.object.key, refused.object.key, refused.reason) == ("early", "late", "conflicting-instance")
+    ingest.clock.wait(60)
+    (after,) = await ingest.completed()
+    assert (before.revision, after.revision) == (1, 2)
 
 
 async def test_an_upload_whose_objects_all_come_at_once_is_complete(ingest: Ingest, data: Path) -> None:

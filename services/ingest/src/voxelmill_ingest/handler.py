@@ -11,18 +11,20 @@ from voxelmill_ingest.ranges import FIRST_READ, drive
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError, Rival
 from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
-from voxelmill_shared.events import ObjectRef
+from voxelmill_shared.events import ObjectRef, ObjectUploaded
 from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.storage.keys import is_text
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from voxelmill_ingest.archive import Unpacker
     from voxelmill_ingest.assembler import Assembler
     from voxelmill_ingest.findings import Finding, Instance
     from voxelmill_ingest.ledger import Ledger
-    from voxelmill_shared.events import Event, ObjectUploaded, UploadCompleted
+    from voxelmill_shared.events import Event, UploadCompleted
     from voxelmill_shared.outbox import OutboxRelay
-    from voxelmill_shared.storage.base import ObjectStore
+    from voxelmill_shared.storage.base import ObjectStat, ObjectStore
     from voxelmill_shared.storage.stores import Stores
 
 
@@ -77,21 +79,27 @@ class IngestObject:
         if isinstance(found, ArchiveFormat):
             found, members = await self.unpack(reference, found, event.upload_id)
         rival: Rival | None = None
+        beaten: list[Event] = []
         for _ in range(_RIVALS):
             try:
                 return await self.ledger.settle(
-                    reference, looked_at, found, event.upload_id, rival=rival, announce=members
+                    reference, looked_at, found, event.upload_id, rival=rival, announce=[*members, *beaten]
                 )
             except ConflictError as conflict:
-                rival = Rival(conflict.other, stands=await self._stands(conflict.other))
+                other = conflict.other
+                theirs = await self._look_again(other)
+                stands = theirs is not None and _age(other, theirs) < _age(reference, stat)
+                rival = Rival(other, stands=stands)
+                # An object that loses its instance is settled once more, and then refused as if it had come second.
+                beaten = [] if stands or theirs is None else [ObjectUploaded(object=other, found_by="conflict")]
         raise ObjectChangedError(f"{reference.address()}: its instance changed hands {_RIVALS} times")
 
-    async def _stands(self, reference: ObjectRef) -> bool:
-        """Whether another object can still be read: not if its bucket is gone, or a link now leads elsewhere."""
+    async def _look_again(self, reference: ObjectRef) -> ObjectStat | None:
+        """Look at another object; none if it cannot be read: its bucket is gone, or a link now leads elsewhere."""
         try:
-            return await self.stores.of(reference).exists(reference.key)
+            return await self.stores.of(reference).head(reference.key)
         except (ObjectMissingError, UnsafeKeyError):
-            return False
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,11 @@ async def _look(store: ObjectStore, reference: ObjectRef, head: bytes) -> Instan
     if read_on and (await store.head(reference.key)).etag != reference.etag:
         raise ObjectChangedError(f"{reference.address()}: replaced while it was looked at")
     return found
+
+
+def _age(reference: ObjectRef, stat: ObjectStat) -> tuple[datetime, str, str]:
+    """Order objects that hold one instance: which was put first, then by name, never which was announced first."""
+    return stat.modified, reference.bucket, reference.key
 
 
 def _can_be_named(key: str) -> bool:

@@ -135,7 +135,7 @@ class Ledger:
                 # Another replica has inserted the same row first: now it is there, and is locked and updated.
                 if not tries_left:
                     failure: Exception = error
-            except (SQLAlchemyError, ValueError) as error:
+            except (SQLAlchemyError, ValueError, OverflowError) as error:  # the last one is SQLite's, of a large number
                 failure = error
                 break
         if len(batch) == 1:

@@ -87,7 +87,7 @@ class Reason(StrEnum):
     CONFLICTING_INSTANCE = (
         "conflicting-instance",
         Severity.REJECT,
-        "Another object, which still stands, has the same SOP Instance UID and other content.",
+        "Another object, put earlier and still there, has the same SOP Instance UID and other content.",
     )
     SERIES_IN_TWO_STUDIES = (
         "series-in-two-studies",

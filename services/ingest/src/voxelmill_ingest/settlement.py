@@ -25,7 +25,7 @@ class ObjectChangedError(TransientError):
 class ConflictError(Exception):
     """Another object already holds this instance with other content. Nothing was written down.
 
-    Whether that object still stands is the store's to say; settle again with the answer.
+    Whether that object still stands, and was there first, is the store's to say; settle again with the answer.
     """
 
     def __init__(self, other: ObjectRef) -> None:
@@ -35,7 +35,7 @@ class ConflictError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """The object of a `ConflictError`, and whether it still stands."""
+    """The object of a `ConflictError`, and whether it keeps the instance: it is still there, and was there first."""
 
     reference: ObjectRef
     stands: bool
@@ -56,7 +56,7 @@ class Settlement:
     upload_id
         The upload that it was announced with.
     rival
-        What became of an earlier `ConflictError`: this object is refused, or takes the place of one that is gone.
+        What became of an earlier `ConflictError`: this object is refused, or takes the other's place.
     announce
         Further events (the members of an archive).
     context

@@ -42,7 +42,7 @@ class ObjectUploaded(Event):
     type: ClassVar[str] = "object.uploaded.v1"
 
     object: ObjectRef
-    found_by: str = Field(description="notification, reconciler, command, archive or gateway")
+    found_by: str = Field(description="notification, reconciler, command, archive, gateway or conflict")
     upload_id: str | None = None
 
     def subject(self) -> str:
