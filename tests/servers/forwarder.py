@@ -43,6 +43,11 @@ class Forwarder:
         with self._lock:
             return [(path, headers) for found, path, headers in self._heads if found == method]
 
+    def asked(self) -> list[tuple[str, str, str]]:
+        """Return method, path and headers (lower case) of every request so far, in their order."""
+        with self._lock:
+            return list(self._heads)
+
     def forget(self) -> None:
         """Count from here."""
         with self._lock:
