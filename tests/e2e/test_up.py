@@ -7,10 +7,12 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -128,49 +130,103 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
         assert "choose another port with --port" in second.err
 
 
-def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(series, tmp_path):
-    """Killed again and again in the middle of the work: the same artefacts in the end, and no settled stage done anew."""
-    undisturbed = tmp_path / "undisturbed"
-    with up(undisturbed) as process:
-        lines_until(process, "health and metrics on")
-        shutil.copytree(series, undisturbed / "inbox" / "chest")
-        started = time.monotonic()
-        wait_for(lambda: receipts(undisturbed))
-        usual = time.monotonic() - started
+@dataclass(frozen=True)
+class Kill:
+    """One kill that hit unfinished work: when, what stood then, and what was under way."""
 
-    seed = int(os.environ.get("VOXELMILL_TEST_SEED", str(random.SystemRandom().randrange(1 << 30))))
-    print(f"seed {seed}")  # shown if the test fails
-    moments = random.Random(seed)
-    data = tmp_path / "killed"
-    shutil.copytree(series, data / "inbox" / "chest")
-    standing: dict[str, str] = {}
-    for _ in range(KILLS):
-        with up(data) as process:
-            lines_until(process, "health and metrics on")
-            time.sleep(moments.uniform(0.0, usual / 2))  # the moment of the fault, not a wait for something
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        records = {
-            path.relative_to(data).as_posix(): digest
-            for path, digest in ((data / name, d) for name, d in digests(data).items())
-            if path.parent.name == "stages"
-        }
-        assert standing.items() <= records.items()
-        standing = records
+    seconds: float
+    standing: dict[str, str]
+
+    def __str__(self) -> str:
+        stages = ", ".join(sorted(name.rpartition("/")[2].removesuffix(".json") for name in self.standing))
+        return f"killed {self.seconds:.2f} s after it was ready; done so far: {stages or 'no stage'}"
+
+
+def records(data):
+    """The stages' records, by their paths: each holds the times of its work, so doing it again changes the digest."""
+    return {name: digest for name, digest in digests(data).items() if "/stages/" in name}
+
+
+def kill_at(data, seconds):
+    """Let it work for so long after it is ready, kill it, and say how; None if the receipt stood before."""
     with up(data) as process:
         lines_until(process, "health and metrics on")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not receipts(data):
+            time.sleep(0.002)  # the moment of the fault, not a wait for something
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return None if receipts(data) else Kill(seconds, records(data))
+
+
+def is_complete(data):
+    """Whether the catalog says so; it does after the receipt stands."""
+    with closing(sqlite3.connect(f"file:{data}/voxelmill.db?mode=ro", uri=True)) as catalog:
+        return catalog.execute("SELECT status FROM catalog_jobs").fetchall() == [("complete",)]
+
+
+def finish(data):
+    """Let it work to its end; return how long it took until the receipt stood, from when it was ready."""
+    with up(data) as process:
+        lines_until(process, "health and metrics on")
+        started = time.monotonic()
         wait_for(lambda: receipts(data))
+        usual = time.monotonic() - started
+        wait_for(lambda: is_complete(data))
     assert process.returncode == 0
-    assert artefact_digests(data) == artefact_digests(undisturbed)
-    final = digests(data)
-    assert standing.items() <= final.items()  # a record that stood was not written again: its stage was not done again
+    return usual
+
+
+def check_finished(data, standing, expected):
+    """The same artefacts as without a kill, nothing besides, and no settled stage done anew."""
+    assert artefact_digests(data) == expected
+    assert standing.items() <= records(data).items()
     (receipt,) = receipts(data)
     assert set(digests(receipt.parent)) == {
         "manifest.json",
         "receipt.json",
         *(f"stages/{stage}.json" for stage in ("thumbnail", "segment", "mesh")),
-        *(artefact["name"] for artefact in json.loads(receipt.read_text())["artefacts"]),
+        *expected,
     }
     status = voxelmill("status", "--data", data, "--json").document
     assert [found["job"]["status"] for found in status["series"]] == ["complete"]
     assert status["objects"] == {"validated": 44, "rejected": 0, "skipped": 0, "failed": 0}
+
+
+def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(series, tmp_path):
+    """Every kill hits unfinished work, one in each part of its duration: the same artefacts, no settled stage anew.
+
+    The moments are drawn, one from each of as many equal parts of the usual duration as there are kills, and come in
+    random order. What one process has settled the next one finds, so late moments may come after the end: that kill
+    does not count, the finished work is looked at, and the moment is taken again on a fresh copy.
+    """
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(series, undisturbed / "inbox" / "chest")
+    usual = finish(undisturbed)
+    expected = artefact_digests(undisturbed)
+
+    seed = int(os.environ.get("VOXELMILL_TEST_SEED", str(random.SystemRandom().randrange(1 << 30))))
+    print(f"seed {seed}, {usual:.2f} s without a kill")  # shown if the test fails
+    drawn = random.Random(seed)
+    moments = [usual * (part + drawn.random()) / KILLS for part in range(KILLS)]
+    drawn.shuffle(moments)
+    kills: list[Kill] = []
+    copies = 0
+    while len(kills) < KILLS:
+        copies += 1
+        assert copies <= 3 * KILLS, f"it is done before it can be killed: {moments}"
+        data = tmp_path / f"copy{copies}"
+        shutil.copytree(series, data / "inbox" / "chest")
+        standing: dict[str, str] = {}
+        hits = 0
+        while len(kills) < KILLS and (kill := kill_at(data, moments[len(kills)])):
+            assert standing.items() <= kill.standing.items()
+            standing = kill.standing
+            kills.append(kill)
+            hits += 1
+            print(f"copy {copies}: {kill}")
+        if receipts(data) and not hits:
+            moments[len(kills)] *= 0.8  # this time it was faster than the first
+        finish(data)
+        check_finished(data, standing, expected)
+    assert len({kill.seconds for kill in kills}) == KILLS
