@@ -8,7 +8,6 @@ never none.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from voxelmill_shared.errors import BrokerUnavailableError
 from voxelmill_shared.transport.base import DeadLetter, Message, QueueCount
 from voxelmill_shared.transport.headers import replay_headers
 from voxelmill_shared.transport.rabbit_consumer import RabbitConsumer
-from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink
+from voxelmill_shared.transport.rabbit_link import RabbitLink, answer_in_time
 from voxelmill_shared.transport.rabbit_messages import copy_publication, dead_letter_of, event_publication
 from voxelmill_shared.transport.topology import DELIVERY_LIMIT
 
@@ -114,7 +113,8 @@ class RabbitTransport:
 
     async def _length(self, channel: AbstractChannel, name: str) -> int:
         with self._link.errors():
-            queue = await channel.declare_queue(name, passive=True, timeout=ANSWER_SECONDS)
+            async with answer_in_time():
+                queue = await channel.declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0
 
     async def dead_letters(self, queue: QueueSpec) -> AsyncIterator[DeadLetter]:
@@ -142,7 +142,8 @@ class RabbitTransport:
 
     async def _get(self, dead: aiormq.abc.AbstractChannel, queue: QueueSpec) -> DeliveredMessage | None:
         with self._link.errors():
-            incoming = await dead.basic_get(queue.dead_letters, timeout=ANSWER_SECONDS)
+            async with answer_in_time():
+                incoming = await dead.basic_get(queue.dead_letters)
         return incoming if incoming.delivery_tag else None
 
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
@@ -172,7 +173,7 @@ class RabbitTransport:
     async def _lay_back(self, channel: AbstractChannel) -> None:
         """Let others see what was fetched. Closing alone does it too, but some time after it has been confirmed."""
         with suppress(BrokerUnavailableError), self._link.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 underlay = await channel.get_underlay_channel()
                 await underlay.basic_nack(0, multiple=True, requeue=True)  # 0: everything that is not acknowledged
         await self._link.close_channel(channel)
@@ -182,7 +183,7 @@ class RabbitTransport:
             [copy_publication(message, replay_headers(message), queue.name) for _, message in batch]
         )
         with self._link.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 for incoming, _ in batch:
                     await incoming.channel.basic_ack(incoming.delivery_tag or 0)
         return len(batch)

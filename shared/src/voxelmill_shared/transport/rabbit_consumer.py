@@ -15,7 +15,7 @@ from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, V
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, Message
 from voxelmill_shared.transport.headers import attempt_of, dead_headers
 from voxelmill_shared.transport.rabbit_line import Line
-from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS, RabbitLink, one_line
+from voxelmill_shared.transport.rabbit_link import RabbitLink, answer_in_time, one_line
 from voxelmill_shared.transport.rabbit_messages import copy_publication, delivery_count, from_amqp
 from voxelmill_shared.transport.topology import DEAD_LETTER_EXCHANGE, TopologyMismatchError
 
@@ -80,7 +80,8 @@ class RabbitConsumer:
         if line is not None and not line.lost:
             # If the connection is gone the subscription is gone too, which is all that was asked for.
             with suppress(BrokerUnavailableError), self.link.errors():
-                await line.underlay.basic_cancel(self._tag, timeout=ANSWER_SECONDS)
+                async with answer_in_time():
+                    await line.underlay.basic_cancel(self._tag)
             await self._close_if_done(line)
 
     async def stop(self) -> None:
@@ -115,7 +116,8 @@ class RabbitConsumer:
 
         try:
             with self.link.errors():
-                await channel.set_qos(prefetch_count=self._prefetch, timeout=ANSWER_SECONDS)
+                async with answer_in_time():
+                    await channel.set_qos(prefetch_count=self._prefetch)
                 underlay = await channel.get_underlay_channel()
                 underlay.on_consumer_cancel_callbacks.add(
                     lambda _: drop("cancelled by the broker: queue deleted or moved")
@@ -123,9 +125,8 @@ class RabbitConsumer:
                 channel.close_callbacks.add(lambda _, error: drop(one_line(error)))
                 line = Line(self.link, channel, underlay)
                 # Below aio-pika, whose messages take time to make and hold much that is not asked for here.
-                answer = await underlay.basic_consume(
-                    self.spec.name, partial(self._receive, line), timeout=ANSWER_SECONDS
-                )
+                async with answer_in_time():
+                    answer = await underlay.basic_consume(self.spec.name, partial(self._receive, line))
                 self._tag = answer.consumer_tag or ""
         except BaseException:
             # Also when cancelled: the broker may have the subscription already, and would send to nobody.
@@ -257,7 +258,7 @@ class RabbitDelivery:
             self._acknowledge()
             return
         with self._consumer.link.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 await self.line.release(self._tag)
         self._done()
 

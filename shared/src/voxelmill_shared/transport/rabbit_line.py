@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.errors import BrokerUnavailableError
-from voxelmill_shared.transport.rabbit_link import ANSWER_SECONDS
+from voxelmill_shared.transport.rabbit_link import answer_in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +78,7 @@ class Line:
     async def close(self) -> None:
         """Close the channel; what is to be acknowledged goes out before, if the broker takes it soon."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 await self.flush()
         await self._link.close_channel(self.channel)
 
@@ -88,7 +88,7 @@ class Line:
             while self._done and not self.lost:
                 try:
                     with self._link.errors():
-                        async with asyncio.timeout(ANSWER_SECONDS):  # a broker in need does not read
+                        async with answer_in_time():  # a broker in need does not read
                             await self._send_some()
                 except BrokerUnavailableError:
                     await asyncio.sleep(_PAUSE)

@@ -7,7 +7,7 @@ a consumer subscribes again by itself (`rabbit_consumer`). Nothing here waits wi
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import aio_pika
@@ -26,7 +26,7 @@ from voxelmill_shared.transport.rabbit_log import leave_out_what_is_told
 from voxelmill_shared.transport.topology import TopologyMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from types import TracebackType
 
     from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -48,6 +48,27 @@ _HEARTBEAT_SECONDS = "30"
 def one_line(error: BaseException | None) -> str:
     """Say what an error of the client library is, in one line; none is a connection that ended without one."""
     return "ended" if error is None else " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+
+
+def answer_in_time() -> asyncio.Timeout:
+    """Bound what the broker is asked. The library's own `timeout` loses a cancellation that meets the answer.
+
+    It is `asyncio.wait_for`, which does so on Python 3.11: whoever was cancelled would go on for ever, and a drain
+    would wait for it.
+    """
+    return asyncio.timeout(ANSWER_SECONDS)
+
+
+@contextmanager
+def cancellation_heeded() -> Iterator[None]:
+    """Raise the cancellation that came inside the block, where the library has raised something else instead."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 class Explained:
@@ -121,7 +142,7 @@ class RabbitLink:
         connection = await self._connect()
         with self.errors():
             channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 await channel.initialize()
         return channel
 
@@ -133,8 +154,9 @@ class RabbitLink:
                 await self._drop(self._connection)
                 self._connection = None
             if self._connection is None:
-                with self.errors():
-                    self._connection = await aio_pika.connect(self._url, timeout=ANSWER_SECONDS)
+                with self.errors(), cancellation_heeded():
+                    async with answer_in_time():
+                        self._connection = await aio_pika.connect(self._url)
             return self._connection
 
     async def close(self) -> None:
@@ -147,13 +169,13 @@ class RabbitLink:
 
     async def _drop(self, connection: AbstractConnection) -> None:
         with suppress(BrokerUnavailableError), self.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 await connection.close()
 
     async def close_channel(self, channel: AbstractChannel) -> None:
         """Close a channel, if the connection has not done so already."""
         with suppress(BrokerUnavailableError), self.errors():
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with answer_in_time():
                 await channel.close()
 
     async def publish(self, publications: Sequence[Publication]) -> None:
@@ -237,13 +259,14 @@ class RabbitLink:
             await self._declare_exchanges(channel, wanted.exchanges)
             declared = {}
             for queue in wanted.queues:
-                with self._declaring(f"queue {queue.name}"):
+                async with self._declaring(f"queue {queue.name}"):
                     declared[queue.name] = await channel.declare_queue(
-                        queue.name, durable=True, arguments=dict(queue.arguments), timeout=ANSWER_SECONDS
+                        queue.name, durable=True, arguments=dict(queue.arguments)
                     )
             for binding in wanted.bindings:
                 with self.errors():
-                    await declared[binding.queue].bind(binding.exchange, binding.routing_key, timeout=ANSWER_SECONDS)
+                    async with answer_in_time():
+                        await declared[binding.queue].bind(binding.exchange, binding.routing_key)
         finally:
             await self.close_channel(channel)
 
@@ -251,13 +274,14 @@ class RabbitLink:
         self, channel: AbstractChannel, exchanges: Sequence[ExchangeDeclaration] = EXCHANGES
     ) -> None:
         for exchange in exchanges:
-            with self._declaring(f"exchange {exchange.name}"):
-                await channel.declare_exchange(exchange.name, exchange.kind, durable=True, timeout=ANSWER_SECONDS)
+            async with self._declaring(f"exchange {exchange.name}"):
+                await channel.declare_exchange(exchange.name, exchange.kind, durable=True)
 
-    @contextmanager
-    def _declaring(self, what: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _declaring(self, what: str) -> AsyncIterator[None]:
         with self.errors():
             try:
-                yield
+                async with answer_in_time():
+                    yield
             except ChannelPreconditionFailed as error:
                 raise TopologyMismatchError(f"{self.name}: {mismatch(what, str(error))}") from error
