@@ -194,15 +194,10 @@ def test_an_object_that_is_replaced_during_the_run_is_told_and_kept(small, bucke
 @pytest.mark.parametrize(
     ("source", "destination", "code", "words"),
     [
-        ("here", "s3://", 2, "no bucket can have this name"),
-        ("here", "s3:/bucket/x", 2, "write s3://bucket"),
-        ("here", "gs://bucket/x", 2, "an address is a folder"),
         ("here", "s3://no-such-bucket-here/x", 3, "no-such-bucket-here/x: there is no such bucket; set the address"),
         ("s3://no-such-bucket-here", "out", 3, "there is no such bucket; set the address"),
         ("s3://BUCKET/nothing", "out", 2, "nothing: holds no files; see `voxelmill storage list`"),
         ("s3://BUCKET/in", "s3://BUCKET/in/results", 2, "overlaps the source"),
-        ("s3://BUCKET/in", "s3://BUCKET", 2, "overlaps the source"),
-        ("s3://BUCKET/in/", "S3://BUCKET/in", 2, "overlaps the source"),
     ],
 )
 def test_places_are_looked_at_before_the_work(bucket, s3, tmp_path, source, destination, code, words):
@@ -222,7 +217,6 @@ def test_places_are_looked_at_before_the_work(bucket, s3, tmp_path, source, dest
     "environment",
     [
         {"AWS_SECRET_ACCESS_KEY": "wrong"},
-        {"AWS_ACCESS_KEY_ID": "nobody"},
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
         {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
     ],

@@ -315,6 +315,7 @@ def test_wrong_or_missing_credentials_are_a_dependency_out_of_reach(bucket, tmp_
         ended = voxelmill("storage", "upload", tmp_path / "a", f"s3://{bucket}", **environment)
         assert ended.code == 3, ended.err
         assert ended.err.count("\n") == 1
+        assert "; set the address, AWS_ENDPOINT_URL and the credentials right" in ended.err
 
 
 def test_usage_counts_by_series_and_kind(bucket, s3_environment):

@@ -18,8 +18,8 @@ from voxelmill_cli.export import Exported, export, folder_names, one_at_a_time, 
 from voxelmill_cli.progress import Tracker
 from voxelmill_cli.quiet import wait_until_quiet
 from voxelmill_cli.send import Sender, check_folder
-from voxelmill_cli.sources import STATE_FOLDER, dataset_name, open_source, reach
-from voxelmill_cli.storage.places import BucketAddress, open_bucket, parse_address
+from voxelmill_cli.sources import STATE_FOLDER, dataset_name, open_source
+from voxelmill_cli.storage.places import BucketAddress, open_bucket, parse_address, reach
 from voxelmill_ingest.archive import content_digest, member_name
 from voxelmill_shared import metrics
 from voxelmill_shared.concurrency import each

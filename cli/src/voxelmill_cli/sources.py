@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
+from voxelmill_cli.errors import CommandError
 from voxelmill_cli.export import RECEIPT
-from voxelmill_cli.storage.places import BucketAddress, parse_address
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, TransientError
+from voxelmill_cli.storage.places import BucketAddress, parse_address, reach
+from voxelmill_shared.errors import ObjectMissingError, TransientError
 from voxelmill_shared.results import Receipt
 from voxelmill_shared.storage.connect import open_store
 
@@ -111,22 +111,6 @@ async def _open_bucket(address: BucketAddress) -> Source:
             raise CommandError(f"{address.url}: holds no files; see `voxelmill storage list`") from None
         raise
     return Source(store, dataset_name(name), folder.url, only=name)
-
-
-async def reach(store: ObjectStore) -> None:
-    """Return if a bucket answers.
-
-    Raises
-    ------
-    CommandError
-        If it does not, with exit code 3.
-    """
-    try:
-        await store.check()
-    except StoreUnavailableError as error:
-        raise CommandError(
-            f"{error}; set the address, AWS_ENDPOINT_URL and the credentials right and start again", EXIT_UNREACHABLE
-        ) from None
 
 
 def _open_path(address: str, path: Path, destination: Path | None) -> Source:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from voxelmill_cli.errors import EXIT_INPUT_FAILED, CommandError
-from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
+from voxelmill_cli.errors import EXIT_INPUT_FAILED, EXIT_UNREACHABLE, CommandError
+from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_prefix, printable
 from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.storage.s3 import S3Store
 
 if TYPE_CHECKING:
-    from voxelmill_shared.storage.base import ObjectStat
+    from voxelmill_shared.storage.base import ObjectStat, ObjectStore
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 """What S3 and its clients take (Amazon S3 User Guide, "Bucket naming rules", with the older, longer names)."""
@@ -117,6 +117,22 @@ def open_bucket(address: str) -> S3Store:
     return S3Store(parsed.bucket, parsed.prefix)
 
 
+async def reach(store: ObjectStore) -> None:
+    """Return if a bucket answers.
+
+    Raises
+    ------
+    CommandError
+        If it does not, with exit code 3.
+    """
+    try:
+        await store.check()
+    except StoreUnavailableError as error:
+        raise CommandError(
+            f"{error}; set the address, AWS_ENDPOINT_URL and the credentials right and start again", EXIT_UNREACHABLE
+        ) from None
+
+
 def open_folder(address: str) -> tuple[LocalStore, str | None]:
     """Open a folder, or the folder of a file; the second value is the file's name.
 
@@ -190,13 +206,11 @@ async def find_objects(address: str, *, or_none: bool = False) -> Place:
     Raises
     ------
     CommandError
-        If there is neither.
-    StoreUnavailableError
-        If the bucket cannot be reached.
+        If there is neither, or the bucket cannot be reached.
     """
     store = open_bucket(address)
     try:
-        await store.check()
+        await reach(store)
         found = sorted([stat async for stat in store.list()], key=lambda stat: stat.key)
         one = None if found else await find_one(address)
     except BaseException:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED
 from voxelmill_cli.storage.content import has_content
 from voxelmill_cli.storage.partial import Partials
-from voxelmill_cli.storage.places import find_objects, make_folder, open_bucket, open_folder
+from voxelmill_cli.storage.places import find_objects, make_folder, open_bucket, open_folder, reach
 from voxelmill_cli.storage.walk import Item, walk
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import (
@@ -175,7 +175,7 @@ async def upload(
     folder, only = open_folder(source)
     tally = Tally()
     try:
-        await store.check()
+        await reach(store)
         if only is None:
             walked = await asyncio.to_thread(walk, folder.root)
             wanted, tally.failed = walked.items, walked.failed

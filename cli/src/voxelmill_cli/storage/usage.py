@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from voxelmill_cli.storage.places import find_objects, open_bucket
+from voxelmill_cli.storage.places import find_objects, open_bucket, reach
 
 if TYPE_CHECKING:
     from voxelmill_shared.storage.base import ObjectStat
@@ -49,7 +49,7 @@ async def usage(address: str) -> dict[str, Any]:
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     try:
-        await store.check()
+        await reach(store)
         async for stat in store.list():
             group = kind_of(stat.key)
             counts[group] += 1
