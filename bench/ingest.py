@@ -60,13 +60,13 @@ T = TypeVar("T")
 class Taken:
     """One measurement.
 
-    `seconds` by the clock; `cpu` seconds by process; `read` bytes of objects.
+    `seconds` by the clock; `cpu` seconds by process; `read` bytes of objects, none where nobody is to read any.
     """
 
     instances: int
     seconds: float
     cpu: dict[str, float] = field(default_factory=dict)
-    read: int = 0
+    read: int | None = None
 
     @property
     def rate(self) -> float:
@@ -284,22 +284,40 @@ def show(taken: dict[str, list[Taken]]) -> None:
     rows = []
     for part, all_of_it in taken.items():
         rates = [one.rate for one in all_of_it]
-        read = statistics.median(one.read / one.instances for one in all_of_it)
+        read = bytes_read(all_of_it)
         rows.append(
-            [part, f"{statistics.median(rates):.1f}", ", ".join(f"{rate:.1f}" for rate in rates), f"{read:.0f}"]
+            [
+                part,
+                f"{statistics.median(rates):.1f}",
+                ", ".join(f"{rate:.1f}" for rate in rates),
+                "" if read is None else f"{read:.0f}",
+            ]
         )
     table(["", "instances/s (median)", "all rounds", "bytes read per instance"], rows)
     print()
     kinds = sorted({kind for all_of_it in taken.values() for one in all_of_it for kind in one.cpu})
     table(
         ["CPU ms per instance", *kinds],
-        [[part, *(_milliseconds(all_of_it, kind) for kind in kinds)] for part, all_of_it in taken.items()],
+        [
+            [part, *(f"{spent[kind]:.2f}" if kind in spent else "" for kind in kinds)]
+            for part, spent in ((part, milliseconds(all_of_it)) for part, all_of_it in taken.items())
+        ],
     )
 
 
-def _milliseconds(all_of_it: list[Taken], kind: str) -> str:
-    spent = [1000 * one.cpu[kind] / one.instances for one in all_of_it if kind in one.cpu]
-    return f"{statistics.median(spent):.2f}" if spent else ""
+def bytes_read(all_of_it: list[Taken]) -> float | None:
+    """Return the bytes read per instance, or none if nobody was to read any."""
+    read = [one.read / one.instances for one in all_of_it if one.read is not None]
+    return statistics.median(read) if read else None
+
+
+def milliseconds(all_of_it: list[Taken]) -> dict[str, float]:
+    """Return the milliseconds of processor time per instance of each process."""
+    spent: dict[str, list[float]] = {}
+    for one in all_of_it:
+        for kind, seconds in one.cpu.items():
+            spent.setdefault(kind, []).append(1000 * seconds / one.instances)
+    return {kind: round(statistics.median(each), 2) for kind, each in spent.items()}
 
 
 async def rounds(bench: Bench, chosen: list[str]) -> dict[str, list[Taken]]:
@@ -342,10 +360,13 @@ def report(arguments: argparse.Namespace, taken: dict[str, list[Taken]]) -> None
     if {OURS, STORED_BEFORE, "orthanc"} <= rate.keys():
         aims["times_orthanc"] = Aim(rate[OURS] / rate["orthanc"], 3.0, at_most=False)
         aims["times_orthanc_without_puts"] = Aim(rate[STORED_BEFORE] / rate["orthanc"], 3.0, at_most=False)
-    if OURS in taken:
-        read = statistics.median(one.read / one.instances for one in taken[OURS])
+    ours = taken.get(OURS) or taken.get(STORED_BEFORE) or []
+    if (read := bytes_read(ours)) is not None:
         aims["kib_read_per_instance"] = Aim(read / 1024, 64.0, at_most=True)
     figures: dict[str, object] = {f"{part}_per_second": round(value, 1) for part, value in rate.items()}
+    if {OURS, STORE_ALONE} <= rate.keys():
+        figures["share_of_store_alone"] = round(rate[OURS] / rate[STORE_ALONE], 3)
+    figures["cpu_ms_per_instance"] = {part: milliseconds(all_of_it) for part, all_of_it in taken.items()}
     figures |= {
         name: getattr(arguments, name) for name in ("instances", "rounds", "connections", "workers", "announce")
     }
