@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import io
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -25,13 +28,14 @@ from unit.ingest.notification_bodies import (
     seaweedfs,
     sns,
 )
+from voxelmill_ingest.triggers import http
 from voxelmill_ingest.triggers.http import MOST_BYTES, PATH, HttpSource
 from voxelmill_ingest.triggers.sns import SnsConfirmer
 from voxelmill_shared.health import serve
 from voxelmill_shared.transport.connect import open_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 - of this test alone
@@ -67,6 +71,16 @@ async def address(folder: Path, broker: str, sns_server: str = "") -> AsyncItera
             yield Sender(f"http://127.0.0.1:{port}{PATH}", session)
     finally:
         await transport.close()
+
+
+async def raw(sender: Sender, request: bytes) -> bytes:
+    """Send what no HTTP client would; return the beginning of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(sender.url).port)
+    try:
+        writer.write(request)
+        return await reader.readline()
+    finally:
+        writer.close()
 
 
 def broker(tmp_path: Path) -> str:
@@ -193,6 +207,67 @@ async def test_the_longest_body_is_read(tmp_path: Path) -> None:
     body = json.dumps(aws("k")).encode()
     async with listening(broker(tmp_path)), address(tmp_path, broker(tmp_path)) as sender:
         assert (await sender.push(body + b" " * (MOST_BYTES - len(body))))[0] == 204
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda token: f"POST {PATH}?token={token}&x={'y' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n",
+        lambda token: f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\x00\r\n\r\n",
+        lambda token: f"POST {PATH}?token={token} HTTP/9.9\r\nHost: x\r\n\r\n",
+    ],
+    ids=["a line that is too long", "a header with a control character", "an unknown version"],
+)
+async def test_no_broken_request_brings_the_token_into_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, request_of: Callable[[str], str]
+) -> None:
+    """Whoever sent it is told 400. The HTTP library would quote what it could not read."""
+    async with address(tmp_path, broker(tmp_path)) as sender:
+        assert b" 400 " in await raw(sender, request_of(TOKEN).encode())
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Content-Encoding: gzip\r\nContent-Length: 7", b"no gzip"),
+        ("Transfer-Encoding: chunked", b"zz\r\nab\r\n"),
+        ("Content-Encoding: gzip\r\nContent-Length: 5", gzip.compress(b"{}")[:5]),
+    ],
+    ids=["no gzip", "no chunks", "half a gzip"],
+)
+async def test_a_body_that_cannot_be_read_is_the_senders_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, body: bytes
+) -> None:
+    """400, and no traceback in the log."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{header}\r\n\r\n"
+    async with address(tmp_path, broker(tmp_path)) as sender:
+        assert b" 400 " in await raw(sender, head.encode() + body)
+    assert caplog.records == []
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """408, or senders that fall silent would take every connection."""
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n"
+    async with address(tmp_path, broker(tmp_path)) as sender:
+        assert b" 408 " in await raw(sender, head.encode() + b"{")
+
+
+async def test_a_sender_that_hangs_up_leaves_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the middle of its body, that is: it comes again, or the reconciler finds the object."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n"
+    async with listening(broker(tmp_path)) as heard, address(tmp_path, broker(tmp_path)) as sender:
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(sender.url).port)
+        writer.write(head.encode() + b"{")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert (await sender.push(aws("next")))[0] == 204
+        await until(lambda: heard.keys == ["next"], "the next one was not announced")
+    assert caplog.records == []
 
 
 @pytest.mark.rabbitmq

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.metrics import exposition
@@ -17,8 +19,24 @@ if TYPE_CHECKING:
     Checks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
 
+CLOSE_SECONDS = 5.0
+"""How long the end of the process waits for answers that are under way; then their connections are cut."""
+
+
 class PortTakenError(VoxelmillError):
     """The address cannot be listened on."""
+
+
+class _OfUnsoundRequests(logging.Filter):
+    """Leaves out what is no HTTP, for its sender is told: the library would quote it, with tokens and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
+
+
+_requests = logging.getLogger("voxelmill.http")
+_requests.addFilter(_OfUnsoundRequests())
 
 
 async def readiness(checks: Checks) -> dict[str, str]:
@@ -64,7 +82,8 @@ async def serve(
     PortTakenError
         If the address cannot be listened on.
     """
-    runner = web.AppRunner(application(service, checks, routes), access_log=None)
+    app = application(service, checks, routes)
+    runner = web.AppRunner(app, access_log=None, logger=_requests, shutdown_timeout=CLOSE_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import aiohttp
+import asyncio
+import time
 
+import aiohttp
+from aiohttp import web
+
+from voxelmill_shared import health
 from voxelmill_shared.errors import DatabaseUnavailableError
 from voxelmill_shared.health import serve
 
@@ -30,3 +35,22 @@ async def test_health_readiness_and_metrics_of_a_service():
         async with session.get("/readyz") as answer:
             assert answer.status == 503
             assert (await answer.json())["checks"]["database"] == "the database does not answer"
+
+
+async def test_a_request_that_never_ends_does_not_hold_up_the_end_of_the_process(monkeypatch):
+    """Its connection is cut. The library's own patience is a minute, and the grace period of a service is 25 seconds."""
+    assert health.CLOSE_SECONDS <= 10
+    monkeypatch.setattr(health, "CLOSE_SECONDS", 0.2)
+    begun = asyncio.Event()
+
+    async def take(request):
+        begun.set()
+        return web.Response(body=await request.read())
+
+    async with serve("ingest", {}, "127.0.0.1", 0, [web.post("/take", take)]) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\nhalf")
+        await begun.wait()
+        ends = time.monotonic()
+    assert time.monotonic() - ends < 30
+    writer.close()

@@ -1,12 +1,13 @@
 """Notifications by HTTP: SeaweedFS's webhook, Ceph RGW, MinIO, Google Cloud Pub/Sub and Amazon SNS push to one address.
 
 `POST /notifications` answers 204 when what the body tells of is announced and confirmed (or when it tells of nothing
-new), 400 when it is not understood, 401 without the token, 413 when it is too long, 503 when the announcement was not
-confirmed: whoever repeats a push (all but SeaweedFS) loses nothing.
+new), 400 when it is not understood, 401 without the token, 408 when it does not come, 413 when it is too long, 503 when
+the announcement was not confirmed: whoever repeats a push (all but SeaweedFS) loses nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -31,6 +32,8 @@ SOURCE = "http"
 PATH = "/notifications"
 MOST_BYTES = 1 << 20
 """The longest body: no sender's message is longer than SQS's and SNS's 256 KiB, SeaweedFS's are by inlined content."""
+BODY_SECONDS = 30.0
+"""How long a body may take to come: a megabyte does so over the slowest of lines."""
 RETRY_SECONDS = 5
 
 
@@ -63,11 +66,8 @@ class HttpSource:
         if not self._is_known(request):
             headers = {"WWW-Authenticate": 'Bearer realm="notifications", Basic realm="notifications"'}
             return _answer(401, "the token is missing or wrong", headers)
-        body = await _body(request)
-        if body is None:
-            return _answer(413, f"the body is longer than {MOST_BYTES} bytes")
         try:
-            await self._announce(body)
+            await self._announce(await _body(request))
         except UnknownNotificationError as error:
             NOTIFICATIONS.labels(SOURCE, "undecodable").inc()
             log.error("notification not understood, the sender was told", source=SOURCE, reason=str(error))
@@ -114,16 +114,36 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
-async def _body(request: web.Request) -> bytes | None:
-    """Read a request's body; None if it is too long, of which no more is then read."""
+async def _body(request: web.Request) -> bytes:
+    """Read a request's body.
+
+    Raises
+    ------
+    UnknownNotificationError
+        If it is not encoded as its headers say.
+    HTTPRequestEntityTooLarge
+        If it is too long; no more of it is read then.
+    HTTPRequestTimeout
+        If it does not come in time, or the sender hangs up.
+    """
     if (request.content_length or 0) > MOST_BYTES:
-        return None
+        raise _too_long()
     body = bytearray()
-    async for piece in request.content.iter_chunked(1 << 16):
-        body += piece
-        if len(body) > MOST_BYTES:
-            return None
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.content.iter_chunked(1 << 16):
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise _too_long()
+    except web.RequestPayloadError:
+        raise UnknownNotificationError("the body is not encoded as its headers say") from None
+    except (TimeoutError, ConnectionResetError):
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_SECONDS:g} s\n") from None
     return bytes(body)
+
+
+def _too_long() -> web.HTTPRequestEntityTooLarge:
+    return web.HTTPRequestEntityTooLarge(MOST_BYTES, text=f"the body is longer than {MOST_BYTES} bytes\n")
 
 
 def _later() -> web.Response:
