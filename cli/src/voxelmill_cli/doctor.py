@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -98,10 +99,15 @@ async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, An
 
 
 async def reach_broker(url: str) -> None:
-    """Return if the broker at an address answers; raise the reason if not."""
+    """Return if the broker at an address answers; raise the reason if not. A file that is missing is not made."""
     transport = open_transport(url)
+    parts = urlsplit(url)
+    file = Path(unquote(parts.path)) if parts.scheme == "embedded" else None
     try:
-        await transport.check()
+        if file and not os.path.exists(file):  # noqa: ASYNC240, PTH110 - one look at a local disk
+            _check_can_be_made(file)
+        else:
+            await transport.check()
     finally:
         await transport.close()
 

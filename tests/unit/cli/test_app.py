@@ -96,6 +96,14 @@ def test_doctor_looks_at_every_setting():
     assert sorted(wrong) == ["VOXELMILL_GRACE_SECONDS", "VOXELMILL_QUIET_SECONDS"]
 
 
+def test_doctor_makes_nothing_that_it_looks_for(tmp_path):
+    """With one address named, the others are the defaults: files and folders that are not there stay so."""
+    ended = voxelmill("doctor", "--json", cwd=tmp_path, VOXELMILL_RESULTS_URL=str(tmp_path / "results"))
+    assert ended.code == 0, ended.err
+    assert {"broker", "inbox", "work", "results", "database"} <= {finding["name"] for finding in ended.document}
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "code"),
     [
