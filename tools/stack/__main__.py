@@ -39,6 +39,9 @@ def main() -> int:
         return error.code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what is said here has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor can Python say its last words there
+        return 141
 
 
 def _do(given: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ SERVICES = ("ingest", "thumbnail", "segment", "mesh", "index", "gateway")
 MOST = 64
 DRAIN_SECONDS = 40.0
 """A service ends by itself after its grace period, 25 seconds unless VOXELMILL_GRACE_SECONDS says otherwise."""
+LONGEST_GRACE = 86_400.0
 NOT_INHERITED = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "PYTHONPATH")
 SOURCES = Path(__file__).parents[2] / "services"
 
@@ -146,7 +147,6 @@ class Installation:
 
     def _service(self, name: str) -> Program:
         port = self.facts.ports[name]
-        grace = float(os.environ.get("VOXELMILL_GRACE_SECONDS") or 0)
         return Program(
             name=name,
             command=(sys.executable, "-m", f"voxelmill_{name.partition('-')[0]}"),
@@ -154,8 +154,16 @@ class Installation:
             folder=Path("/"),
             ports=(port,),
             is_ready=partial(_is_ready, port),
-            patience=max(DRAIN_SECONDS, grace + 15.0),
+            patience=max(DRAIN_SECONDS, _grace() + 15.0),
         )
+
+
+def _grace() -> float:
+    """The services' grace period where the caller set one. What is no number the services refuse by themselves."""
+    try:
+        return min(float(os.environ.get("VOXELMILL_GRACE_SECONDS") or 0), LONGEST_GRACE)
+    except ValueError:
+        return 0.0
 
 
 def _is_ready(port: int) -> bool:

@@ -17,10 +17,13 @@ import pytest
 
 from stack import supervisor
 from stack.folder import Facts, Folder
-from stack.installation import SERVICES, names_of, read_scale
+from stack.installation import LONGEST_GRACE, SERVICES, Installation, names_of, read_scale
 from stack.ports import are_free, free_ports
+from stack.postgresql import PostgreSQL
 from stack.processes import Process, wait
 from stack.program import Program, StackError
+from stack.rabbitmq import RabbitMQ
+from stack.seaweedfs import SeaweedFS
 from stack.supervisor import Supervisor
 
 TOOLS = Path(__file__).parents[3] / "tools"
@@ -200,6 +203,39 @@ def test_ending_what_does_not_run(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
         assert "nothing runs" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_listens_may_go(tmp_path):
+    """`make ps | head -1` ends as every command does whose reader has gone: without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", "stack", "ps", "--dir", str(tmp_path / "stack")]
+        environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False, env=environment)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("grace", "patience"), [("", 40.0), ("5", 40.0), ("60", 75.0), ("inf", LONGEST_GRACE + 15.0), ("soon", 40.0)]
+)
+def test_services_may_take_as_long_as_their_grace_period(folder, monkeypatch, grace, patience):
+    """And a little more. One that is no number is left to the services, which refuse it in one clear line."""
+    monkeypatch.setenv("VOXELMILL_GRACE_SECONDS", grace)
+    facts = Facts()
+    facts.settle_ports(["mesh-1"])
+    servers = (
+        RabbitMQ(folder.data / "rabbitmq", 1),
+        SeaweedFS(folder.data / "seaweedfs", 2, "voxelmill", "secret"),
+        PostgreSQL(folder.data / "postgresql", 3, Path("/usr/bin")),
+    )
+    for server in servers:
+        server.folder.mkdir()
+        (server.folder / "password").write_text("secret")
+    (mesh,) = Installation(folder, facts, *servers, "weed").services({"mesh": 1})
+    assert mesh.patience == patience
 
 
 def program(name, script, folder):
