@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 from aiohttp import ClientError as ConnectionFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -24,6 +23,7 @@ from voxelmill_ingest.triggers.normaliser import load
 from voxelmill_ingest.triggers.notification import Notification, UnknownNotificationError
 from voxelmill_ingest.triggers.reach import NOT_ANNOUNCED, Reach
 from voxelmill_shared.metrics import NOTIFICATIONS
+from voxelmill_shared.storage.s3_client import new_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ class SqsSource:
 
     async def run(self) -> None:
         """Take notifications until cancelled. SQS or a broker that is away is waited for."""
-        session = get_session()
+        session = new_session()
         endpoint, region = _server_of(self._url)
         if session.get_config_variable("region") is None and region is None:
             region = "us-east-1"  # it only has to be signed for some region: no server but Amazon's looks at it
