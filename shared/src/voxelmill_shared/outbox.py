@@ -165,7 +165,7 @@ class OutboxRelay:
             rows = (await connection.execute(self._next(after).with_for_update(skip_locked=True))).all()
             published = await self._publish(rows)
             await self._remove(connection, published)
-        return len(published), rows[-1].id if rows else None
+        return len(published), self._rest(rows)
 
     async def _step_unlocked(self, after: int) -> tuple[int, int | None]:
         async with reading(self._engine) as connection:
@@ -174,7 +174,11 @@ class OutboxRelay:
         if published:
             async with transaction(self._engine) as connection:
                 await self._remove(connection, published)
-        return len(published), rows[-1].id if rows else None
+        return len(published), self._rest(rows)
+
+    def _rest(self, rows: Sequence[Row[Any]]) -> int | None:
+        """Return after which row there may be more; none where there was room for more, and no more came."""
+        return rows[-1].id if len(rows) == self._batch else None
 
     def _next(self, after: int) -> Select[Any]:
         """Ask for the next rows in their order, without those that are set aside."""

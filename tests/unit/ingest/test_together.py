@@ -104,3 +104,35 @@ async def test_one_that_is_cancelled_before_its_turn_is_not_done(doubling: Doubl
     doubling.let.set()
     assert await asyncio.gather(tasks[0], tasks[2]) == [4, 12]
     assert doubling.batches == [[2], [6]]
+
+
+async def test_a_trickle_is_served_in_turns_and_the_first_of_it_at_once(doubling: Doubling) -> None:
+    together = Together(doubling, most=4, pace=3600.0, enough=3)
+    doubling.let.set()
+    assert await together(2) == 4
+    tasks = [asyncio.create_task(together(number)) for number in (4, 6)]
+    await turns()
+    assert doubling.batches == [[2]]
+    assert await together(8) == 16  # now they are enough
+    assert await asyncio.gather(*tasks) == [8, 12]
+    assert doubling.batches == [[2], [4, 6, 8]]
+
+
+async def test_a_turn_comes_by_itself_when_no_more_come(doubling: Doubling) -> None:
+    together = Together(doubling, most=4, pace=0.05, enough=3)
+    doubling.let.set()
+    async with asyncio.timeout(10):
+        assert [await together(number) for number in (2, 4, 6)] == [4, 8, 12]
+
+
+async def test_one_that_is_cancelled_while_it_waits_for_its_turn_holds_up_nobody(doubling: Doubling) -> None:
+    together = Together(doubling, most=4, pace=3600.0, enough=2)
+    doubling.let.set()
+    assert await together(2) == 4
+    alone = asyncio.create_task(together(4))
+    await turns()
+    alone.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait([alone])
+        assert await asyncio.gather(together(6), together(8)) == [12, 16]
+    assert doubling.batches == [[2], [6, 8]]

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 64
 """How many objects are written down in one transaction at most."""
+PACE_SECONDS = 0.05
+"""From one transaction to the next while objects only trickle in. One that holds a single object costs as much as one
+that holds 16, and a series waits for seconds anyway."""
 _TRIES = 3
 """How often another replica may insert what this one was about to insert."""
 
@@ -44,17 +47,20 @@ _TRIES = 3
 class Ledger:
     """The ledger in its database.
 
-    `source` is the name that this process has in the envelopes of events; `now` is the clock.
+    `source` is the name that this process has in the envelopes of events; `now` is the clock. `pace` and `enough` say
+    when what is asked for at nearly the same time is written down together (see `Together`).
     """
 
     engine: AsyncEngine
     source: str
     patience: Patience
     now: Callable[[], datetime]
+    pace: float = 0.0
+    enough: int = 1
     _together: Together[Settlement, bool] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._together = Together(self._settle, MOST_AT_ONCE)
+        self._together = Together(self._settle, MOST_AT_ONCE, pace=self.pace, enough=self.enough)
 
     async def settle(
         self,

@@ -17,7 +17,7 @@ from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
 from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
-from voxelmill_ingest.ledger import Ledger
+from voxelmill_ingest.ledger import PACE_SECONDS, Ledger
 from voxelmill_ingest.reconciler import CountFound, Reconciler
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
@@ -73,7 +73,9 @@ def build(
     owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
     source = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
     relay = OutboxRelay(engine, outbox, parts.transport)
-    ledger = Ledger(engine, source, settings.patience(), now)
+    ledger = Ledger(
+        engine, source, settings.patience(), now, pace=PACE_SECONDS, enough=max(settings.concurrency // 2, 1)
+    )
     assembler = Assembler(
         ledger,
         parts.stores.results,

@@ -16,8 +16,8 @@ R = TypeVar("R")
 class Together(Generic[T, R]):
     """Collects what is asked for while the last batch is being done, and does it as the next batch.
 
-    Nobody waits for a batch to fill: who comes alone is served alone, at once. The more come at a time, the larger the
-    batches become, by themselves.
+    Who comes after a pause is served at once. The more come at a time, the larger the batches become, by themselves. A
+    trickle, of which each would cost a batch of its own, is served in turns.
 
     Parameters
     ----------
@@ -26,11 +26,27 @@ class Together(Generic[T, R]):
         error of every item.
     most
         The largest batch.
+    pace
+        Seconds from the beginning of a batch to that of the next one.
+    enough
+        How many must wait for the next batch to begin at once, as soon as the last one is done.
     """
 
-    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], most: int) -> None:
+    def __init__(
+        self,
+        do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        most: int,
+        *,
+        pace: float = 0.0,
+        enough: int = 1,
+    ) -> None:
         self._do = do
         self._most = most
+        self._pace = pace
+        self._enough = enough
+        self._enough_wait = asyncio.Event()
+        self._next = 0.0
+        """The loop's time at which the next batch may begin with less than enough."""
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._in_hand: list[asyncio.Future[R]] = []
         self._work: asyncio.Task[None] | None = None
@@ -43,6 +59,8 @@ class Together(Generic[T, R]):
         """
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
+        if len(self._waiting) >= self._enough:
+            self._enough_wait.set()
         if self._work is None:
             self._work = asyncio.create_task(self._run())
         try:
@@ -60,6 +78,7 @@ class Together(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._waiting:
+                await self._until_enough()
                 taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 wanted = [(item, answer) for item, answer in taken if not answer.done()]
                 self._in_hand = [answer for _, answer in wanted]
@@ -71,6 +90,16 @@ class Together(Generic[T, R]):
                 answer.cancel()  # no effect on those that have their answer
             self._in_hand = []
             self._waiting.clear()
+
+    async def _until_enough(self) -> None:
+        if len(self._waiting) < self._enough:
+            self._enough_wait.clear()
+            try:
+                async with asyncio.timeout_at(self._next):
+                    await self._enough_wait.wait()
+            except TimeoutError:
+                pass  # it is their turn
+        self._next = asyncio.get_running_loop().time() + self._pace
 
     async def _batch(self, items: Sequence[T]) -> None:
         batch = asyncio.ensure_future(self._do(items))
