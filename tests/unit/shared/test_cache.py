@@ -172,6 +172,27 @@ async def test_cache_that_cannot_be_used_is_done_without(tmp_path: Path) -> None
         assert metric("failures", reason=reason) > before
 
 
+async def test_folder_into_which_others_may_write_is_not_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where it looks like a cache: a link that others lay there would lead us to any file. One line says so."""
+    root, precious = tmp_path / "open", tmp_path / "precious"
+    precious.write_bytes(b"of somebody else")
+    for folder in ("entries", "incoming", "turns"):
+        (root / folder).mkdir(parents=True)
+    root.chmod(0o777)
+    (root / "bytes").symlink_to(precious)
+    source = Source()
+    cache = DownloadCache(root, 1000)
+    for number in range(2):
+        await fetch(cache, source, tmp_path / str(number))
+    assert precious.read_bytes() == b"of somebody else"
+    assert not [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "others may write to this folder" in said
+
+
 async def test_full_disk_costs_the_cache_and_not_the_job(tmp_path: Path) -> None:
     """What is kept for later makes room, once; where there is nothing to throw out, the store's error stands."""
     cache = DownloadCache(tmp_path / "cache", 1000)

@@ -102,24 +102,36 @@ class DownloadCache:
 
         Whoever wants the same content at the same time, in this process or another one, waits for that download.
         """
+        if not await self._is_usable():
+            await self._missed(download)
+            return
         names = content.names()
         if await self._take(names, target):
             return
         async with self._turn(names):
             if self._has(names) and await self._take(names, target):
                 return  # another one has downloaded it meanwhile
-            received = await self._download(download)
-            REQUESTS.labels("miss").inc()
-            BYTES.labels("miss").inc(received.size)
+            received = await self._missed(download)
             with self._trying():
                 name = content.name(as_md5=received.md5 == content.etag)
                 THROWN_OUT.inc(await in_thread(self._folder.offer, name, target))
 
-    async def _take(self, names: Sequence[str], target: Path) -> bool:
-        with self._trying():
-            if not self._prepared:
+    async def _is_usable(self) -> bool:
+        """Whether the folder is there and ours alone. If not, nothing in it may be touched."""
+        if not self._prepared:
+            with self._trying():
                 await in_thread(self._folder.prepare)
                 self._prepared = True
+        return self._prepared
+
+    async def _missed(self, download: Callable[[], Coroutine[Any, Any, Content]]) -> Content:
+        received = await self._download(download)
+        REQUESTS.labels("miss").inc()
+        BYTES.labels("miss").inc(received.size)
+        return received
+
+    async def _take(self, names: Sequence[str], target: Path) -> bool:
+        with self._trying():
             size = await in_thread(self._folder.take, names, target)
             if size is not None:
                 REQUESTS.labels("hit").inc()
@@ -133,6 +145,8 @@ class DownloadCache:
         except StoreUnavailableError as error:
             # A full disk: what is kept for later is worth less than the work that is to be done now.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            if not self._prepared:
                 raise
             with self._trying():
                 thrown_out = await in_thread(self._folder.throw_out_all)

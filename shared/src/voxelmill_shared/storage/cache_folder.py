@@ -44,7 +44,7 @@ class CacheFolder:
     Parameters
     ----------
     root
-        The folder, of this user alone; made when it is needed.
+        The folder, made when it is needed. It is this user's, or root's who shares it with a group of his.
     limit
         The most bytes that all entries may have together. It is less on a disk that is short: half of what would be
         free without the cache.
@@ -228,20 +228,19 @@ class CacheFolder:
         finally:
             os.close(handle)
 
-    def _files(self) -> Iterator[os.DirEntry[str]]:
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         for folder in sorted(self._entries.iterdir()):
             with os.scandir(folder) as found:
-                yield from found
+                for file in found:
+                    with suppress(FileNotFoundError):  # a reader beside us has just found it unsound
+                        yield file.path, file.stat(follow_symlinks=False)
 
     def _count(self) -> int:
-        return sum(file.stat(follow_symlinks=False).st_size for file in self._files())
+        return sum(status.st_size for _, status in self._files())
 
     def _throw_out(self, wanted: int) -> int:
         """Remove what was not wanted for longest until `wanted` bytes are left, or fewer; return how many are."""
-        found = []
-        for file in self._files():
-            status = file.stat(follow_symlinks=False)
-            found.append((status.st_atime_ns, status.st_size, file.path))
+        found = [(status.st_atime_ns, status.st_size, path) for path, status in self._files()]
         used = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if used <= wanted:
