@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 
@@ -316,6 +317,38 @@ def test_wrong_or_missing_credentials_are_a_dependency_out_of_reach(bucket, tmp_
         assert ended.code == 3, ended.err
         assert ended.err.count("\n") == 1
         assert "; set the address, AWS_ENDPOINT_URL and the credentials right" in ended.err
+
+
+def test_a_disk_without_room_and_a_store_that_goes_away_are_one_line_and_it_goes_on(bucket, s3_environment, tmp_path):
+    """What came stays, and the line says what to do; the next start brings the rest."""
+    client = s3_environment.client()
+    client.put_object(Bucket=bucket, Key="large.bin", Body=bytes(8 * MIB))
+    arguments = ["storage", "download", f"s3://{bucket}", str(tmp_path / "back")]
+    full = subprocess.run(
+        [*VOXELMILL, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MIB, 3 * MIB)),
+        # Nor may the measuring of coverage write a file there.
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("COV")}, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1
+    assert "File too large; make room there or choose another folder, start it again" in full.stderr
+    assert [path.stat().st_size for path in partial_files(tmp_path / "back")] == [3 * MIB]
+
+    def break_off(method, _, headers):
+        if method == "GET" and "range: bytes=" in headers:
+            between.close()
+
+    with forwarding(s3_environment.endpoint, before=break_off) as between:
+        away = voxelmill(*arguments, AWS_ENDPOINT_URL=between.endpoint)
+    assert away.code == 3
+    assert away.err.count("\n") == 1
+    assert "; start it again when that is mended and it goes on where it was" in away.err
+    assert voxelmill(*arguments).code == 0
+    assert (tmp_path / "back" / "large.bin").read_bytes() == bytes(8 * MIB)
 
 
 def test_usage_counts_by_series_and_kind(bucket, s3_environment):

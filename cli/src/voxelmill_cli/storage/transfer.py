@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError
 
-from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED
+from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, EXIT_UNREACHABLE, NO_ROOM, CommandError
 from voxelmill_cli.storage.content import has_content
 from voxelmill_cli.storage.partial import Partials
 from voxelmill_cli.storage.places import find_objects, make_folder, open_bucket, open_folder, reach
@@ -30,7 +30,7 @@ from voxelmill_shared.storage.local import TEMPORARY
 from voxelmill_shared.storage.s3_errors import is_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from voxelmill_shared.storage.s3 import S3Store
 
@@ -104,7 +104,8 @@ class Transfer:
             for item in waiting:  # all jobs take from one iterator: a task for each of a million files would not do
                 await self._one(item, tell, stands, bring)
 
-        await each(work, range(self.jobs), self.jobs)
+        with _ending_early():
+            await each(work, range(self.jobs), self.jobs)
         self.tally.failed[:] = sorted((printable(key), reason) for key, reason in self.tally.failed)
 
     async def _one(
@@ -143,6 +144,19 @@ class Transfer:
         self.tally.failed.append((item.key, reason))
 
 
+@contextmanager
+def _ending_early() -> Iterator[None]:
+    """Say what to do when the store goes away in the middle, or the disk is full; what is done stays done."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
+            line = f"{error}; make room there or choose another folder, start it again and it goes on where it was"
+            raise CommandError(line, EXIT_INPUT_FAILED) from None
+        line = f"{error}; start it again when that is mended and it goes on where it was"
+        raise CommandError(line, EXIT_UNREACHABLE) from None
+
+
 async def upload(
     source: str, destination: str, *, jobs: int, dry_run: bool, begin: Callable[[int, int], Tell]
 ) -> Tally:
@@ -167,9 +181,7 @@ async def upload(
     Raises
     ------
     CommandError
-        If the source is not there, or an address is written wrong.
-    StoreUnavailableError
-        If the bucket cannot be reached.
+        If the source is not there, an address is written wrong, or the bucket cannot be reached.
     """
     store = open_bucket(destination)
     folder, only = open_folder(source)
@@ -239,9 +251,7 @@ async def download(
     Raises
     ------
     CommandError
-        If nothing lies there, or an address is written wrong.
-    StoreUnavailableError
-        If the bucket cannot be reached, or the disk is full.
+        If nothing lies there, an address is written wrong, the bucket cannot be reached, or the disk is full.
     """
     folder = make_folder(destination)
     place = await find_objects(source)

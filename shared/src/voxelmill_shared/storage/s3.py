@@ -29,7 +29,7 @@ from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
 from voxelmill_shared.storage.s3_plain import PlainGet, stat_of, stat_of_headers
 from voxelmill_shared.storage.s3_stream import STREAM_TRIES, ObjectStream, bare
-from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload, unfinished_uploads
+from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload, opened, unfinished_uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -375,8 +375,7 @@ class S3Store:
         on_sent: Callable[[int], None] | None = None,
     ) -> StoredObject:
         full = self._full(key)
-        file = await asyncio.to_thread(path.open, "rb")
-        try:
+        async with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= PART_BYTES:
                 async with self._memory.of(size):
@@ -390,8 +389,6 @@ class S3Store:
             with answering(self._address, key):
                 sent = await upload.send(media_type)
             return StoredObject(key, sent.size, sent.etag, sent.sha256)
-        finally:
-            await asyncio.to_thread(file.close)
 
 
 def _digests(body: bytes) -> tuple[str, str]:

@@ -52,6 +52,22 @@ def _md5(body: bytes = b"") -> Any:
     return hashlib.md5(body, usedforsecurity=False)
 
 
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[BinaryIO]:
+    """Open a file for reading in a thread, and close it, also if the task is cancelled while it is being opened."""
+    opening = asyncio.ensure_future(asyncio.to_thread(path.open, "rb"))
+    try:
+        file = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            (await opening).close()
+        raise
+    try:
+        yield file
+    finally:
+        file.close()
+
+
 class ByteBudget:
     """A bound on the bytes that all uploads of a store hold in memory together; first come, first served.
 
