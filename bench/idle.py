@@ -5,6 +5,8 @@ yes, and then its memory, once nothing moves any more. They are started one afte
 another's share of the processor. The tables stand already, as in every start but the first; what the first start of a
 service costs is told apart.
 
+Ingest is started twice, without and with the sources of notifications that need no server but these three.
+
 RSS counts what a process shares with others (libraries, mapped files) in full, PSS its share of it. The aim is held to
 RSS, because that is what a container's limit and its neighbours' see at worst. Children are told apart.
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from real_servers import Servers
 
 RUNS = int(os.environ.get("VOXELMILL_BENCH_RUNS", "3"))
-SERVICES = ("ingest", "thumbnail", "segment", "mesh", "index", "gateway")
+SERVICES = ("ingest", "ingest+triggers", "thumbnail", "segment", "mesh", "index", "gateway")
+"""With triggers: SeaweedFS's filer (gRPC), pushes by HTTP and a queue of a store's notifications, all at once."""
 MIB = 1 << 20
 SETTLED_SECONDS = 2.0
 """How long a service is left alone before its memory is read: it is ready, but a child may still be starting."""
@@ -78,7 +81,16 @@ def descendants(pid: int) -> list[int]:
 def start(servers: Servers, name: str, number: int, environment: Mapping[str, str]) -> Idle:
     """Start a service, wait until it is ready and at rest, read its memory, and end it."""
     begun = time.monotonic()
-    running, port = servers.service(name, number, environment)
+    kind, _, triggers = name.partition("+")
+    if triggers:
+        environment = {
+            **environment,
+            "VOXELMILL_SEAWEEDFS_FILER": servers.s3.filer,
+            "VOXELMILL_NOTIFICATION_TOKEN": os.urandom(16).hex(),
+            "VOXELMILL_AMQP_NOTIFICATIONS_EXCHANGE": "store",
+        }
+        number += 1000  # its log is another one than that of the plain service
+    running, port = servers.service(kind, number, environment)
     while reason := unready(port):
         if running.process.poll() is not None or time.monotonic() - begun > 90:
             raise SystemExit(f"{name} did not get ready: {reason}\n{running.log.read_text()[-2000:]}")

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from voxelmill_gateway.settings import GatewaySettings
+from voxelmill_ingest.triggers import probe
+from voxelmill_ingest.triggers.settings import IngestProcessSettings
 from voxelmill_shared.database import check as check_database
 from voxelmill_shared.database import open_database
 from voxelmill_shared.errors import StoreUnavailableError, VoxelmillError
@@ -64,12 +66,12 @@ async def examine(data: Path) -> list[Finding]:
         return findings
     if not any(name.startswith("VOXELMILL_") and name.endswith("_URL") for name in os.environ):
         findings.append(Finding("servers", True, "none named: broker, store and database are files under --data"))
-        return findings
+        return [*findings, *await _notifications(IngestProcessSettings())]
     findings.append(await _reach("broker", "VOXELMILL_BROKER_URL", lambda: reach_broker(settings.broker_url)))
     for role, url in (("inbox", settings.inbox_url), ("work", settings.work_url), ("results", settings.results_url)):
         findings.append(await _reach(role, f"VOXELMILL_{role.upper()}_URL", partial(reach_store, url)))
     findings.append(await _reach("database", "VOXELMILL_DATABASE_URL", lambda: reach_database(settings.database_url)))
-    return findings
+    return [*findings, *await _notifications(IngestProcessSettings())]
 
 
 def _settings() -> tuple[list[Finding], SharedSettings | None]:
@@ -78,7 +80,8 @@ def _settings() -> tuple[list[Finding], SharedSettings | None]:
 
     wrong: dict[str, None] = {}
     shared: SharedSettings | None = None
-    kinds: list[type[SharedSettings]] = [SharedSettings, *(kind for _, kind in BUILDERS), GatewaySettings]
+    more: list[type[SharedSettings]] = [IngestProcessSettings, GatewaySettings]
+    kinds: list[type[SharedSettings]] = [SharedSettings, *(kind for _, kind in BUILDERS), *more]
     for settings_type in kinds:
         try:
             read = settings_type()
@@ -90,12 +93,36 @@ def _settings() -> tuple[list[Finding], SharedSettings | None]:
     return [Finding("settings", False, line, f"set {line.split(':')[0]} right") for line in wrong], None
 
 
-async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, Any, None]]) -> Finding:
+async def _reach(name: str, variable: str, check: Callable[[], Coroutine[Any, Any, None]], first: str = "") -> Finding:
     try:
         await check()
     except (VoxelmillError, ValueError) as error:
-        return Finding(name, False, str(error), f"start it, or set {variable} to where it is")
+        return Finding(name, False, str(error), f"{first or 'start it'}, or set {variable} to where it is")
     return Finding(name, True, "answers")
+
+
+async def _notifications(settings: IngestProcessSettings) -> list[Finding]:
+    """Look at the sources of notifications that `voxelmill-ingest` would listen to."""
+    findings = []
+    on = settings.sources()
+    if settings.notification_sns_topic and "http" not in on:
+        lacks = "VOXELMILL_NOTIFICATION_SNS_TOPIC is set, but no token: nothing can be pushed"
+        mend = "set VOXELMILL_NOTIFICATION_TOKEN; `openssl rand -hex 32` makes a good one"
+        findings.append(Finding("notifications-http", False, lacks, mend))
+    elif "http" in on:
+        findings.append(Finding("notifications-http", True, "pushes to /notifications are taken with the token"))
+    for name, variable, check, first in (
+        ("amqp", "VOXELMILL_AMQP_NOTIFICATIONS_URL", probe.reach_amqp, ""),
+        ("sqs", "VOXELMILL_SQS_QUEUE_URL", probe.reach_sqs, "make the queue"),
+        ("seaweedfs", "VOXELMILL_SEAWEEDFS_FILER", probe.reach_filer, ""),
+    ):
+        if name in on:
+            findings.append(await _reach(f"notifications-{name}", variable, partial(check, settings), first))
+    if not on and not settings.reconcile_seconds:
+        nothing = "neither notifications nor the reconciler tell voxelmill-ingest of new objects"
+        mend = "unset VOXELMILL_RECONCILE_SECONDS, or see services/ingest/README.md for the sources"
+        findings.append(Finding("notifications", False, nothing, mend, needed=False))
+    return findings
 
 
 async def reach_broker(url: str) -> None:

@@ -25,13 +25,14 @@ def build_bridge(settings: IngestProcessSettings, announcer: Announcer, engine: 
     prefix = prefix.strip("/")
     path = f"{BUCKETS}{bucket}/{prefix}/" if prefix else f"{BUCKETS}{bucket}/"
     return FilerBridge(
-        FilerStream(settings.seaweedfs_filer, path, _credentials(settings)),
+        FilerStream(settings.seaweedfs_filer, path, credentials_of(settings)),
         announcer,
         Duty(engine, f"seaweedfs {path}", f"{announcer.producer}/{secrets.token_hex(4)}"),
     )
 
 
-def _credentials(settings: IngestProcessSettings) -> grpc.ChannelCredentials | None:
+def credentials_of(settings: IngestProcessSettings) -> grpc.ChannelCredentials | None:
+    """Read the certificates that the settings name; None for a filer without TLS."""
     if settings.seaweedfs_filer_ca is None:
         return None
     key, certificate = settings.seaweedfs_filer_key, settings.seaweedfs_filer_cert

@@ -44,7 +44,7 @@ LAST_SECONDS = 5.0
 _MOST_REMEMBERED = 10_000
 _AMAZON = re.compile(r"(?:sqs\.(?P<region>[a-z0-9-]+)|(?P<legacy>[a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
 """Amazon's addresses of SQS (AWS General Reference, "Amazon SQS endpoints and quotas"), the legacy ones too."""
-_SQS_ERRORS = (ClientError, BotoCoreError, ConnectionFailedError, OSError, TimeoutError)
+ERRORS = (ClientError, BotoCoreError, ConnectionFailedError, OSError, TimeoutError)
 
 _Message: TypeAlias = dict[str, Any]
 
@@ -100,17 +100,7 @@ class SqsSource:
 
     async def run(self) -> None:
         """Take notifications until cancelled. SQS or a broker that is away is waited for."""
-        session = new_session()
-        endpoint, region = _server_of(self._url)
-        if session.get_config_variable("region") is None and region is None:
-            region = "us-east-1"  # it only has to be signed for some region: no server but Amazon's looks at it
-        config = AioConfig(
-            connect_timeout=5,
-            read_timeout=self._wait + 10,
-            max_pool_connections=self._receivers + 1,
-            retries={"mode": "standard", "total_max_attempts": 2},
-        )
-        client = session.create_client("sqs", config=config, endpoint_url=endpoint, region_name=region)
+        client = open_client(self._url, connections=self._receivers + 1, read_seconds=self._wait + 10)
         async with client as sqs:
             tasks = [asyncio.create_task(self._receive(sqs)) for _ in range(self._receivers)]
             try:
@@ -134,8 +124,8 @@ class SqsSource:
                 self._reach.found()
                 pause, wait = FIRST_PAUSE, self._wait
                 await self._settle_to_the_end(sqs, answer.get("Messages", []))
-            except _SQS_ERRORS as error:
-                self._reach.lost(_reason(error))
+            except ERRORS as error:
+                self._reach.lost(reason_of(error))
                 await asyncio.sleep(pause)
                 pause, wait = min(2 * pause, LONGEST_PAUSE), 0
 
@@ -215,6 +205,21 @@ def _entries(messages: Sequence[_Message]) -> list[dict[str, Any]]:
     return [{"Id": str(number), "ReceiptHandle": one["ReceiptHandle"]} for number, one in enumerate(messages)]
 
 
+def open_client(queue_url: str, *, connections: int, read_seconds: float) -> Any:
+    """Return a client of the queue's server, to be entered (`async with`)."""
+    session = new_session()
+    endpoint, region = _server_of(queue_url)
+    if session.get_config_variable("region") is None and region is None:
+        region = "us-east-1"  # it only has to be signed for some region: no server but Amazon's looks at it
+    config = AioConfig(
+        connect_timeout=5,
+        read_timeout=read_seconds,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "total_max_attempts": 2},
+    )
+    return session.create_client("sqs", config=config, endpoint_url=endpoint, region_name=region)
+
+
 def _server_of(queue_url: str) -> tuple[str | None, str | None]:
     """Return endpoint and region as the queue's URL names them; None where botocore knows better."""
     parts = urlsplit(queue_url)
@@ -223,7 +228,8 @@ def _server_of(queue_url: str) -> tuple[str | None, str | None]:
     return endpoint, (amazon["region"] or amazon["legacy"]) if amazon else None
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say in one line why SQS did not do what it was asked."""
     if isinstance(error, ClientError):
         answer = error.response.get("Error", {})
         return " ".join(f"{answer.get('Code', 'unknown')}: {answer.get('Message', '')}".split())
