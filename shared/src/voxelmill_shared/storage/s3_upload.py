@@ -34,20 +34,6 @@ def part_bytes(size: int) -> int:
     return max(PART_BYTES, -(-size // _MOST_PARTS))
 
 
-def file_etag(path: Path) -> str:
-    """Return the ETag that a file has in a bucket after `S3Store` has put it there.
-
-    That is the MD5 of its bytes, or that of the MD5s of its parts (`…-3`), unless the server encrypts with keys of its
-    own.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= PART_BYTES:
-            return hashlib.file_digest(file, _md5).hexdigest()
-        md5s = [_md5(part).digest() for part in iter(lambda: file.read(part_bytes(size)), b"")]
-    return f"{_md5(b''.join(md5s)).hexdigest()}-{len(md5s)}"
-
-
 def _md5(body: bytes = b"") -> Any:
     return hashlib.md5(body, usedforsecurity=False)
 

@@ -1,0 +1,44 @@
+"""`tools/setup`: what it does when several of it begin at once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PIP = """#!/bin/sh
+echo begins >> pip.log
+sleep 0.3
+echo ends >> pip.log
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What `tools/setup` looks at, with a stand-in for pip that notes when it begins and ends."""
+    members = [
+        path.relative_to(ROOT)
+        for pattern in ("*/pyproject.toml", "services/*/pyproject.toml")
+        for path in ROOT.glob(pattern)
+    ]
+    for path in (Path("tools/setup"), Path("requirements/run.lock"), *members):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    pip = tmp_path / ".venv/bin/pip"
+    pip.parent.mkdir(parents=True)
+    pip.write_text(PIP)
+    pip.chmod(0o755)
+    return tmp_path
+
+
+def test_set_ups_that_begin_at_once_take_turns(clone):
+    """Else each would remove what the other is just making. The second one finds everything done."""
+    command = [clone / "tools/setup", "run"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in both]
+    assert [code for _, _, code in ended] == [0, 0], ended
+    assert sum("waiting for it" in said for said, _, _ in ended) == 1
+    assert (clone / "pip.log").read_text().split() == ["begins", "ends"] * 2  # the dependencies, then the members
