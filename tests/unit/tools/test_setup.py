@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,10 @@ PIP = """#!/bin/sh
 echo begins >> pip.log
 sleep 0.3
 echo ends >> pip.log
+"""
+
+PYTHON = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then mkdir -p .venv/bin; cp pip .venv/bin/pip; touch .venv/pyvenv.cfg; echo made >> pip.log; fi
 """
 
 
@@ -31,6 +36,7 @@ def clone(tmp_path):
     pip.parent.mkdir(parents=True)
     pip.write_text(PIP)
     pip.chmod(0o755)
+    (tmp_path / ".venv/pyvenv.cfg").touch()
     return tmp_path
 
 
@@ -42,3 +48,22 @@ def test_set_ups_that_begin_at_once_take_turns(clone):
     assert [code for _, _, code in ended] == [0, 0], ended
     assert sum("waiting for it" in said for said, _, _ in ended) == 1
     assert (clone / "pip.log").read_text().split() == ["begins", "ends"] * 2  # the dependencies, then the members
+
+
+def test_a_half_removed_environment_is_made_anew(clone):
+    """Without its `pyvenv.cfg` its pip is the machine's own, and would install into that."""
+    shutil.copy(clone / ".venv/bin/pip", clone / "pip")
+    (clone / ".venv/pyvenv.cfg").unlink()
+    python = clone / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python)}
+    subprocess.run([clone / "tools/setup", "run"], check=True, capture_output=True, timeout=60, env=environment)
+    assert (clone / "pip.log").read_text().split() == ["made", *["begins", "ends"] * 2]
+
+
+def test_pip_is_told_to_install_nowhere_but_into_an_environment(clone):
+    """Whatever becomes of `.venv` meanwhile."""
+    (clone / ".venv/bin/pip").write_text('#!/bin/sh\necho "$PIP_REQUIRE_VIRTUALENV" >> pip.log\n')
+    subprocess.run([clone / "tools/setup", "run"], check=True, capture_output=True, timeout=60)
+    assert (clone / "pip.log").read_text().split() == ["true", "true"]
