@@ -71,6 +71,19 @@ def cancellation_heeded() -> Iterator[None]:
             raise asyncio.CancelledError
 
 
+async def connect(url: URL) -> AbstractConnection:
+    """Connect to a broker, in time or not at all."""
+    connection = aio_pika.Connection(url)
+    try:
+        async with answer_in_time():
+            await connection.connect()
+    except BaseException:
+        # Thrown away unclosed it would close itself later, perhaps where no event loop runs any more.
+        await connection.close()
+        raise
+    return connection
+
+
 class Explained:
     """A context that turns the client library's errors into `BrokerUnavailableError`, with one reason in one line.
 
@@ -155,8 +168,7 @@ class RabbitLink:
                 self._connection = None
             if self._connection is None:
                 with self.errors(), cancellation_heeded():
-                    async with answer_in_time():
-                        self._connection = await aio_pika.connect(self._url)
+                    self._connection = await connect(self._url)
             return self._connection
 
     async def close(self) -> None:
