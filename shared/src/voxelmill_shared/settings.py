@@ -19,7 +19,7 @@ class SharedSettings(BaseSettings):
     The defaults need no server: everything under `./voxelmill-data`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VOXELMILL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="VOXELMILL_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     broker_url: str = Field("embedded:voxelmill-data/broker.db", description="embedded:///path or amqp://…")
     inbox_url: str = Field(

@@ -108,6 +108,7 @@ def test_doctor_makes_nothing_that_it_looks_for(tmp_path):
     ("variable", "value", "code"),
     [
         ("VOXELMILL_GRACE_SECONDS", "abc", 2),
+        ("VOXELMILL_GRACE_SECONDS", "inf", 2),
         ("VOXELMILL_LADDER", "x", 2),
         ("VOXELMILL_BROKER_URL", "foo://x", 2),
         ("VOXELMILL_RESULTS_URL", "foo://x", 2),
