@@ -15,7 +15,9 @@ BASE ?=
 ENGINE ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-.PHONY: help setup setup-dev demo up down ps logs test test-ceph check format images images-check lock bench bench-% clean
+PEER_BENCHES = bench-volumes bench-read bench-thumbnails
+
+.PHONY: help setup setup-dev setup-peers $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +27,9 @@ setup:  ## Install what running needs into .venv
 
 setup-dev:  ## Install what developing needs into .venv
 	@tools/setup dev
+
+setup-peers: setup-dev
+	@tools/setup peers
 
 demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
 	@if [ -n "$(INPUT)" ]; then \
@@ -77,8 +82,11 @@ lock:  ## Write the lock files anew (needs uv)
 
 bench: bench-overhead  ## Run every benchmark that stands
 
+$(PEER_BENCHES): bench-%: setup-peers  # beside other readers, which have an environment of their own
+	@$(BIN)/python bench/$*.py
+
 bench-%: setup-dev
 	@$(BIN)/python bench/$*.py
 
 clean:  ## Remove what set-up and runs have made
-	rm -rf .venv .servers demo-output
+	rm -rf .venv .venv-peers .servers demo-output
