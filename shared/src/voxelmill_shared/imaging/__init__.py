@@ -10,7 +10,7 @@ from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.series import SeriesLayout, lay_out, read_series
+from voxelmill_shared.imaging.series import SeriesLayout, SeriesVolumes, lay_out, read_series, read_volumes
 from voxelmill_shared.imaging.volume import Volume, axis_codes, looks_like_ct
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Display",
     "Frame",
     "SeriesLayout",
+    "SeriesVolumes",
     "Unsupported",
     "Volume",
     "Window",
@@ -30,5 +31,6 @@ __all__ = [
     "read_frames",
     "read_nifti",
     "read_series",
+    "read_volumes",
     "write_label_map",
 ]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import imagecodecs
 import numpy as np
-import pydicom
 from pydicom.pixels.utils import expand_ybr422, pixel_array
 from rle.rle import decode_frame as decode_rle
 
@@ -58,7 +57,7 @@ def decoding_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def decode(image: DicomImage, frame: int, encoded: bytes) -> tuple[Stored, str]:
+def decode(image: DicomImage, frame: int, encoded: bytes | memoryview) -> tuple[Stored, str]:
     """Decode one frame.
 
     Parameters
@@ -93,13 +92,14 @@ def decode(image: DicomImage, frame: int, encoded: bytes) -> tuple[Stored, str]:
     return stored_values(image, cells), photometric
 
 
-def _decode(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
+def _decode(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored, str]:
     if not image.compressed:
         return _read_native(image, encoded)
     if image.transfer_syntax == _DEFLATED_FRAMES:
         return _read_native(image, zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, image.frame_bytes))
     if image.transfer_syntax == _RLE:
-        return _read_rle(image, encoded)
+        return _read_rle(image, bytes(encoded))
+    encoded = bytes(encoded)
     claim = read_codestream(encoded)
     if claim is None:
         raise ValueError("there is no codestream of a known kind")
@@ -151,7 +151,7 @@ def _read_rle(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), image.photometric
 
 
-def _read_native(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
+def _read_native(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored, str]:
     shape = (image.rows, image.columns)
     if image.bits_allocated == 1:
         bits = np.unpackbits(np.frombuffer(encoded, np.uint8), count=image.rows * image.columns, bitorder="little")
@@ -164,7 +164,7 @@ def _read_native(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
     else:
         kind = f"u{image.bits_allocated // 8}"
     if image.photometric == "YBR_FULL_422" and not image.compressed:
-        encoded = expand_ybr422(encoded, image.bits_allocated)
+        encoded = expand_ybr422(bytes(encoded), image.bits_allocated)
     cells: Stored = np.frombuffer(encoded, np.dtype(order + kind), image.rows * image.columns * image.samples)
     if image.samples == 1:
         return cells.reshape(shape), image.photometric
@@ -175,7 +175,7 @@ def _read_native(image: DicomImage, encoded: bytes) -> tuple[Stored, str]:
 
 def _ask_pydicom(image: DicomImage, frame: int, first: Exception) -> tuple[Stored, str]:
     try:
-        whole = pydicom.dcmread(image.path, force=True)
+        whole = image.whole()
         if not whole.file_meta.get("TransferSyntaxUID"):
             whole.file_meta.TransferSyntaxUID = image.transfer_syntax
         # Of RLE's decoders only pydicom's own is another than the one that has just failed.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.imaging.decoding import Stored, decode
 from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage, open_image
+from voxelmill_shared.imaging.palette import Palette, in_sign, read_palette
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding
 
@@ -36,15 +38,6 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Palette:
-    """The colours that the stored values of a PALETTE COLOR image stand for (PS3.3 C.7.6.3.1.5)."""
-
-    red: LookUpTable
-    green: LookUpTable
-    blue: LookUpTable
-
-
-@dataclass(frozen=True, slots=True)
 class Display:
     """How a frame's stored values become a picture.
 
@@ -58,13 +51,17 @@ class Display:
         The modality transform, which comes first.
     voi
         The first VOI look-up table or window that the frame has; a table is preferred (PS3.3 C.11.2.1: either may
-        be chosen). None where it has neither.
+        be chosen). None where it has neither, or where what it has is not meant for eyes (FOR PROCESSING).
     padding
         The stored values that are no image.
     palette
-        The colours, for PALETTE COLOR.
+        The colours, for PALETTE COLOR and for images with a supplemental palette.
     aspect
         The height of a pixel divided by its width.
+    inverted
+        Whether low values are bright.
+    logarithmic
+        Whether the values are a detector's linear ones, of which eyes want the logarithm.
     """
 
     photometric: str
@@ -75,6 +72,8 @@ class Display:
     padding: Padding | None
     palette: Palette | None
     aspect: float
+    inverted: bool = False
+    logarithmic: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,53 +116,90 @@ def modality_transform_of(image: DicomImage, frame: int) -> ModalityTransform:
     """Return a frame's modality transform: its functional group's, else the data set's."""
     try:
         group = image.functional_group(frame, "PixelValueTransformationSequence")
-        return ModalityTransform.of(group, image.header)
+        transform = ModalityTransform.of(group, image.header)
     except HEADER_ERRORS as error:
         raise _senseless(image, "modality transform", error) from None
+    if transform.table is None:
+        return transform
+    return replace(transform, table=replace(transform.table, first=in_sign(transform.table.first, signed=image.signed)))
 
 
 def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
-    """Return how to show a frame whose decoded samples mean `photometric`."""
+    """Return how to show a frame whose decoded samples mean `photometric`.
+
+    An image FOR PROCESSING is a detector's raw values. It is shown as film shows X-rays, what lets little through
+    bright: by Pixel Intensity Relationship and its Sign (PS3.3 C.8.11.3), without the windows that some writers add.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        With the code `unreadable-header`.
+    """
+    modality = modality_transform_of(image, frame)
+    if photometric in {"YBR_RCT", "YBR_ICT"}:
+        photometric = "RGB"  # left in a header by whoever undid JPEG 2000's transform: nothing else has these
     try:
-        voi = _voi(image.functional_group(frame, "FrameVOILUTSequence"), image.header)
-        palette = _palette(image.header) if photometric == "PALETTE COLOR" else None
-        aspect = _aspect(image, frame)
+        raw = str(image.header.get("PresentationIntentType") or "").upper() == "FOR PROCESSING"
+        return Display(
+            photometric=photometric,
+            bits_stored=image.bits_stored,
+            signed=image.signed,
+            modality=modality,
+            voi=None if raw else _voi(image, frame, modality),
+            padding=image.padding,
+            palette=_palette(image, photometric),
+            aspect=_aspect(image, frame),
+            inverted=_inverted(image.header, photometric, raw=raw),
+            logarithmic=raw and image.header.get("PixelIntensityRelationship") == "LIN",
+        )
     except HEADER_ERRORS as error:
         raise _senseless(image, "description of how to show it", error) from None
-    return Display(
-        photometric=photometric,
-        bits_stored=image.bits_stored,
-        signed=image.signed,
-        modality=modality_transform_of(image, frame),
-        voi=voi,
-        padding=image.padding,
-        palette=palette,
-        aspect=aspect,
-    )
 
 
 def _senseless(image: DicomImage, what: str, error: Exception) -> Exception:
     return Unsupported.UNREADABLE_HEADER.error(f"{image.name}: its {what} makes no sense ({error})")
 
 
-def _voi(*sources: Dataset | None) -> LookUpTable | Window | None:
-    for source in sources:
+def _inverted(header: Dataset, photometric: str, *, raw: bool) -> bool:
+    """Say whether low values are bright.
+
+    MONOCHROME1 says so, and Presentation LUT Shape INVERSE says the same once more (PS3.3 C.7.6.3.1.2, C.11.6.1).
+    """
+    sign = header.get("PixelIntensityRelationshipSign")
+    if raw and sign in {1, -1}:
+        return bool(sign == 1)  # the lower, the less of the beam came through
+    shape = str(header.get("PresentationLUTShape") or "").upper()
+    return photometric == "MONOCHROME1" or (photometric == "MONOCHROME2" and shape == "INVERSE")
+
+
+def _voi(image: DicomImage, frame: int, modality: ModalityTransform) -> LookUpTable | Window | None:
+    for source in (image.functional_group(frame, "FrameVOILUTSequence"), image.header):
         if source is None:
             continue
         if source.get("VOILUTSequence"):
-            return LookUpTable.of(source.VOILUTSequence[0])
+            table = LookUpTable.of(source.VOILUTSequence[0])
+            return replace(table, first=in_sign(table.first, signed=_goes_below_zero(image, modality)))
         window = _first_window(source)
         if window is not None:
             return window
     return None
 
 
+def _goes_below_zero(image: DicomImage, modality: ModalityTransform) -> bool:
+    """Say whether the modality transform can give a value below 0: then a VOI table's first input has a sign."""
+    if modality.table is not None:
+        return False
+    low = -(1 << (image.bits_stored - 1)) if image.signed else 0
+    high = low + (1 << image.bits_stored) - 1
+    return min(low * modality.slope, high * modality.slope) + modality.intercept < 0
+
+
 def _first_window(source: Dataset) -> Window | None:
-    named = str(source.get("VOILUTFunction") or "LINEAR").upper()
+    named = str(source.get("VOILUTFunction") or "LINEAR").strip().upper()
     function = WindowFunction(named) if named in set(WindowFunction) else WindowFunction.LINEAR
     for centre, width in zip(_numbers(source.get("WindowCenter")), _numbers(source.get("WindowWidth")), strict=False):
         # LINEAR needs a width of at least 1, the others more than 0 (C.11.2.1.2); scanners write 0 for "none".
-        if width >= 1 or (width > 0 and function is not WindowFunction.LINEAR):
+        if isfinite(centre) and isfinite(width) and (width >= 1 or (width > 0 and function != WindowFunction.LINEAR)):
             return Window(centre, width, function)
     return None
 
@@ -174,42 +210,18 @@ def _numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, str | int | float) else [float(one) for one in value]
 
 
-def _palette(header: Dataset) -> Palette:
-    tables = []
-    for colour in ("Red", "Green", "Blue"):
-        count, first, bits = (int(value) for value in header[f"{colour}PaletteColorLookupTableDescriptor"].value)
-        name = f"{colour}PaletteColorLookupTableData"
-        whole = name in header
-        data = header[name].value if whole else _expand_segments(header[f"Segmented{name}"].value, bits)
-        tables.append(LookUpTable.from_data((count, first, bits), data))
-    return Palette(*tables)
+def _palette(image: DicomImage, photometric: str) -> Palette | None:
+    def read(*, supplemental: bool) -> Palette:
+        return read_palette(
+            image.header, signed=image.signed, little_endian=image.little_endian, supplemental=supplemental
+        )
 
-
-def _expand_segments(data: bytes, bits: int) -> bytes:
-    """Expand a segmented palette: runs of discrete, linear and indirect segments (PS3.3 C.7.9.2)."""
-    words = memoryview(data).cast("H" if bits > 8 or len(data) % 2 == 0 else "B").tolist()
-    values: list[int] = []
-    place = 0
-    while place + 1 < len(words):
-        place = _expand_segment(words, place, values)
-    return b"".join(value.to_bytes(2, "little") for value in values)
-
-
-def _expand_segment(words: list[int], place: int, values: list[int]) -> int:
-    kind, length = words[place], words[place + 1]
-    if kind == 0:
-        values.extend(words[place + 2 : place + 2 + length])
-        return place + 2 + length
-    if kind == 1:
-        start, end = values[-1], words[place + 2]
-        values.extend(start + round((end - start) * (step + 1) / length) for step in range(length))
-        return place + 3
-    if kind == 2:
-        source = words[place + 2] | words[place + 3] << 16
-        for _ in range(length):
-            source = _expand_segment(words, source, values)
-        return place + 4
-    raise ValueError(f"a palette segment of the unknown kind {kind}")
+    if photometric == "PALETTE COLOR":
+        return read(supplemental=False)
+    coloured = str(image.header.get("PixelPresentation") or "").upper() in {"COLOR", "MIXED"}
+    if coloured and photometric == "MONOCHROME2" and "RedPaletteColorLookupTableDescriptor" in image.header:
+        return read(supplemental=True)
+    return None
 
 
 def _aspect(image: DicomImage, frame: int) -> float:

@@ -6,7 +6,9 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from functools import cached_property, lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import pydicom
 from pydicom.encaps import generate_frames, get_frame
@@ -15,12 +17,15 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import Padding
+from voxelmill_shared.imaging.walker import KEYWORDS, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pydicom import Dataset
+
+    from voxelmill_shared.imaging.walker import Walked
 
 # A wrong value in an element that nobody asks for is no reason to stop or to complain; the elements that are needed
 # are checked here.
@@ -57,6 +62,9 @@ _KEYWORDS: dict[int, PixelKeyword] = {
     0x7FE00010: "PixelData",
 }
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_HEAD_BYTES = 32 << 10
+"""What is read of a file to find its pixel data: 95 of 100 headers take less than 7 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +77,20 @@ class _Element:
     compressed: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DicomImage:
     """An image file whose header has been read and whose claims about its size have been checked.
 
+    Not to be changed once made; it is not frozen because a series has thousands and freezing is what takes the time.
+
     Attributes
     ----------
-    header
-        The data set without its pixels.
+    source
+        The file, or its bytes.
+    name
+        The file's name, for messages.
+    elements
+        What the quick reader has kept (`walker.WANTED`), as bytes by keyword; None if pydicom has read the header.
     rows, columns, samples, frames
         The size of the pixels (PS3.3 C.7.6.3, C.7.6.6).
     bits_allocated, bits_stored, high_bit, signed
@@ -94,8 +108,9 @@ class DicomImage:
         syntax, which may be younger than any list of them.
     """
 
-    path: Path
-    header: Dataset
+    source: Path | bytes
+    name: str
+    elements: dict[str, bytes] | None
     transfer_syntax: UID
     rows: int
     columns: int
@@ -114,10 +129,11 @@ class DicomImage:
     value_offset: int | None
     value_length: int
 
-    @property
-    def name(self) -> str:
-        """The file's name, for messages."""
-        return self.path.name
+    @cached_property
+    def header(self) -> Dataset:
+        """The data set without its pixels."""
+        with _opened(self.source) as file:
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
 
     def text(self, keyword: str) -> str:
         """Return an element as text, empty where it is absent.
@@ -127,6 +143,8 @@ class DicomImage:
         UnsupportedSeriesError
             If the element cannot be read.
         """
+        if self.elements is not None and keyword in KEYWORDS:
+            return self.elements.get(keyword, b"").decode("latin-1").strip("\0 ")
         try:
             return str(self.header.get(keyword) or "")
         except HEADER_ERRORS as error:
@@ -140,6 +158,8 @@ class DicomImage:
 
     def functional_group(self, frame: int, keyword: str) -> Dataset | None:
         """Return the item of a functional group macro for a frame, its own or the shared one (PS3.3 C.7.6.16)."""
+        if self.elements is not None:
+            return None  # the quick reader leaves files with functional groups to pydicom
         own = self.header.get("PerFrameFunctionalGroupsSequence") or []
         shared = self.header.get("SharedFunctionalGroupsSequence") or []
         for groups in ([own[frame]] if frame < len(own) else []), shared[:1]:
@@ -149,7 +169,7 @@ class DicomImage:
                     return item
         return None
 
-    def encoded(self, frames: Sequence[int]) -> list[bytes]:
+    def encoded(self, frames: Sequence[int]) -> list[bytes | memoryview]:
         """Read the bytes of some frames, each a codestream or raw cells.
 
         Raises
@@ -160,6 +180,9 @@ class DicomImage:
         value = self._read_value()
         if not self.compressed:
             return [_cut(self, value, frame) for frame in frames]
+        if self.frames == 1 and list(frames) == [0] and (whole := _single_fragment(value)) is not None:
+            return [whole]
+        value = bytes(value)
         table = self.header.get("ExtendedOffsetTable"), self.header.get("ExtendedOffsetTableLengths")
         offsets = table if all(table) else None
         try:
@@ -172,16 +195,39 @@ class DicomImage:
                 f"{self.name}: not all of the {self.frames} frames are in the pixel data ({error})"
             ) from None
 
-    def _read_value(self) -> bytes:
+    def whole(self) -> Dataset:
+        """Read the data set with its pixels, by pydicom."""
+        with _opened(self.source) as file:
+            return pydicom.dcmread(file, force=True)
+
+    def _read_value(self) -> bytes | memoryview:
         if self.value_offset is None:  # the whole data set is deflated, so no place in the file can be sought
-            value: bytes = pydicom.dcmread(self.path, force=True).get(self.keyword, b"")
+            value: bytes = self.whole().get(self.keyword, b"")
             return value
-        with self.path.open("rb") as file:
+        if isinstance(self.source, bytes):
+            return memoryview(self.source)[self.value_offset : self.value_offset + self.value_length]
+        with self.source.open("rb") as file:
             file.seek(self.value_offset)
             return file.read(self.value_length)
 
 
-def _cut(image: DicomImage, value: bytes, frame: int) -> bytes:
+def _opened(source: Path | bytes) -> BinaryIO:
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _single_fragment(value: bytes | memoryview) -> bytes | None:
+    """Return the one codestream of encapsulated pixel data, or None if there are several fragments."""
+    view = memoryview(value)
+    if len(view) < 24 or view[:4] != _ITEM:
+        return None
+    start = 8 + int.from_bytes(view[4:8], "little")  # after the basic offset table
+    if view[start : start + 4] != _ITEM:
+        return None
+    end = start + 8 + int.from_bytes(view[start + 4 : start + 8], "little")
+    return bytes(view[start + 8 : end]) if view[end : end + 4] == _DELIMITER else None
+
+
+def _cut(image: DicomImage, value: bytes | memoryview, frame: int) -> bytes | memoryview:
     if image.bits_allocated == 1:  # frames of single bits follow each other without gaps (PS3.5 8.1.1)
         first = frame * image.rows * image.columns
         last = first + image.rows * image.columns
@@ -192,33 +238,123 @@ def _cut(image: DicomImage, value: bytes, frame: int) -> bytes:
     return value[frame * image.frame_bytes : (frame + 1) * image.frame_bytes]
 
 
-def open_image(path: Path) -> DicomImage:
+def open_image(source: Path | bytes, name: str = "") -> DicomImage:
     """Read the header of an image file and check what it claims against the file, before anything is allocated.
+
+    Parameters
+    ----------
+    source
+        The file, or its bytes.
+    name
+        What to call it in messages; the file's name if left out.
 
     Raises
     ------
     UnsupportedSeriesError
         With the code `unreadable-header`, `not-an-image`, `truncated-pixels` or `implausible-size`.
     """
+    if isinstance(source, bytes):
+        name, head, size = name or "an image", source, len(source)
+    else:
+        name = name or source.name
+        with source.open("rb", buffering=0) as file:
+            head, size = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
+    walked = walk(head)
+    image = None if walked is None else _quickly(source, name, walked, size)
+    if image is None:
+        image = read_with_pydicom(source, name)
+    else:
+        _check_size(image)
+    return image
+
+
+def read_with_pydicom(source: Path | bytes, name: str) -> DicomImage:
+    """Do what `open_image` does, by pydicom: for whatever is unusual, and as the referee of what is quick."""
     try:
-        with path.open("rb") as file:
+        with _opened(source) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             little = header.original_encoding[1] is not False
             syntax = header.file_meta.get("TransferSyntaxUID")
             transfer_syntax = UID(syntax) if syntax else ImplicitVRLittleEndian
             deflated = transfer_syntax == DeflatedExplicitVRLittleEndian
-            element = _deflated_element(path) if deflated else _element(file, little_endian=little)
+            element = _deflated_element(source) if deflated else _element(file, little_endian=little)
         if element is None:
-            raise Unsupported.NOT_AN_IMAGE.error(f"{path.name}: there are no pixels in it")
-        image = _describe(path, header, transfer_syntax, element, little_endian=little)
+            raise Unsupported.NOT_AN_IMAGE.error(f"{name}: there are no pixels in it")
+        image = _describe(source, name, header, transfer_syntax, element, little_endian=little)
     except (*HEADER_ERRORS, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the machine's fault; pydicom's own, for sequences that end too soon, have no number
         raise Unsupported.UNREADABLE_HEADER.error(
-            f"{path.name}: the header cannot be read ({type(error).__name__}: {error})"
+            f"{name}: the header cannot be read ({type(error).__name__}: {error})"
         ) from None
     _check_size(image)
     return image
+
+
+def _quickly(source: Path | bytes, name: str, walked: Walked, size: int) -> DicomImage | None:
+    """Describe an image from what the quick reader found, or None where a value is not plain."""
+    elements = walked.elements
+    layout = _cells(*(elements.get(keyword) for keyword in _CELLS))
+    if layout is None:
+        return None
+    compressed = walked.length == _UNDEFINED_LENGTH
+    rest = size - walked.offset
+    return DicomImage(
+        source,
+        name,
+        elements,
+        _uid(walked.transfer_syntax),
+        *layout,
+        "PixelData",
+        True,
+        compressed,
+        walked.offset,
+        rest if compressed else min(walked.length, rest),
+    )
+
+
+_CELLS = (
+    "Rows", "Columns", "BitsAllocated", "PixelRepresentation", "BitsStored", "HighBit", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "PixelPaddingValue", "PixelPaddingRangeLimit",
+)  # fmt: skip
+
+_Cells: TypeAlias = "tuple[int, int, int, int, int, int, int, bool, bool, str, Padding | None]"
+
+
+@lru_cache(maxsize=64)
+def _cells(*values: bytes | None) -> _Cells | None:
+    """Turn the values of `_CELLS` into those of `DicomImage`; the slices of a series share them."""
+    photometric, frames = values[7], values[8]
+    numbers = [values[n] for n in (0, 1, 2, 3, 4, 5, 6, 9, 10)]
+    if any(value is not None and len(value) != 2 for value in numbers) or None in numbers[:4]:
+        return None
+    if photometric is None or not photometric.strip(b"\0 ") or (frames or b"1").strip(b"\0 ") != b"1":
+        return None
+    rows, columns, allocated, signed, stored, high, samples, padding, limit = (
+        None if value is None else int.from_bytes(value, "little") for value in numbers
+    )
+    if not (rows and columns and allocated and samples in {None, 1}) or signed not in {0, 1}:
+        return None
+    stored = allocated if stored is None else stored
+    fill = None if padding is None else Padding.between(padding, limit, signed=bool(signed), bits_allocated=allocated)
+    return (
+        rows,
+        columns,
+        1,
+        1,
+        allocated,
+        stored,
+        stored - 1 if high is None else high,
+        bool(signed),
+        False,
+        photometric.decode("latin-1").strip("\0 "),
+        fill,
+    )
+
+
+@lru_cache(maxsize=64)
+def _uid(value: bytes) -> UID:
+    return UID(value.decode("latin-1"))
 
 
 def _element(file: BinaryIO, *, little_endian: bool) -> _Element | None:
@@ -236,14 +372,15 @@ def _element(file: BinaryIO, *, little_endian: bool) -> _Element | None:
     # length, each of these names would be an odd number, and lengths are even (PS3.5 7.1.1).
     size = 12 if head[4:6] in {b"OB", b"OW", b"OF", b"OD", b"UN"} else 8
     (length,) = struct.unpack_from(order + "I", head, size - 4)
-    rest = os.fstat(file.fileno()).st_size - position - size
+    rest = file.seek(0, os.SEEK_END) - position - size
     if length == _UNDEFINED_LENGTH:
         return _Element(keyword, position + size, rest, compressed=True)
     return _Element(keyword, position + size, min(length, rest), compressed=False)
 
 
-def _deflated_element(path: Path) -> _Element | None:
-    whole = pydicom.dcmread(path, force=True)
+def _deflated_element(source: Path | bytes) -> _Element | None:
+    with _opened(source) as file:
+        whole = pydicom.dcmread(file, force=True)
     for keyword in _KEYWORDS.values():
         if keyword in whole:
             return _Element(keyword, None, len(whole[keyword].value), compressed=False)
@@ -251,7 +388,7 @@ def _deflated_element(path: Path) -> _Element | None:
 
 
 def _describe(
-    path: Path, header: Dataset, transfer_syntax: UID, element: _Element, *, little_endian: bool
+    source: Path | bytes, name: str, header: Dataset, transfer_syntax: UID, element: _Element, *, little_endian: bool
 ) -> DicomImage:
     def number(name: str, default: int) -> int:
         value = header.get(name)
@@ -262,9 +399,10 @@ def _describe(
     stored = number("BitsStored", allocated)
     samples = number("SamplesPerPixel", 1)
     signed = bool(number("PixelRepresentation", 0))
-    return DicomImage(
-        path=path,
-        header=header,
+    image = DicomImage(
+        source=source,
+        name=name,
+        elements=None,
         transfer_syntax=transfer_syntax,
         rows=number("Rows", 0),
         columns=number("Columns", 0),
@@ -283,6 +421,8 @@ def _describe(
         value_offset=element.offset,
         value_length=element.length,
     )
+    image.header = header
+    return image
 
 
 def _check_size(image: DicomImage) -> None:

@@ -86,7 +86,25 @@ class SeriesLayout:
         )
 
 
-def read_series(paths: Sequence[Path]) -> Volume:
+@dataclass(frozen=True, eq=False)
+class SeriesVolumes:
+    """The volumes of a series, in an order that does not depend on that of the files."""
+
+    volumes: tuple[Volume, ...]
+
+
+def read_volumes(sources: Sequence[Path | bytes]) -> SeriesVolumes:
+    """Read the files of one series, or their bytes, into the volumes that it is made of.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        If there is none.
+    """
+    return SeriesVolumes((read_series(sources),))
+
+
+def read_series(paths: Sequence[Path | bytes]) -> Volume:
     """Read the files of one series, classic or Enhanced multi-frame, into a volume.
 
     Parameters

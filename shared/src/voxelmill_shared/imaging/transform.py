@@ -145,9 +145,13 @@ class Padding:
         if not isinstance(value, int | bytes):
             return None
         limit = header.get("PixelPaddingRangeLimit")
-        ends = [_as_stored(value, signed=signed, bits=bits_allocated)]
-        if isinstance(limit, int | bytes):
-            ends.append(_as_stored(limit, signed=signed, bits=bits_allocated))
+        limit = limit if isinstance(limit, int | bytes) else None
+        return cls.between(value, limit, signed=signed, bits_allocated=bits_allocated)
+
+    @classmethod
+    def between(cls, value: int | bytes, limit: int | bytes | None, *, signed: bool, bits_allocated: int) -> Padding:
+        """Make it from the two elements' values, the second of which may be absent."""
+        ends = [_as_stored(end, signed=signed, bits=bits_allocated) for end in (value, limit) if end is not None]
         return cls(min(ends), max(ends))
 
     def mask(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
