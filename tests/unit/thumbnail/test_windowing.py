@@ -62,7 +62,7 @@ def test_monochrome1_is_inverted() -> None:
     """In MONOCHROME1 the lowest value is white."""
     stored = np.array([[0, 128, 255]], np.uint8)
     assert grey_levels(frame(stored)).tolist() == [[0, 128, 255]]
-    assert grey_levels(frame(stored, photometric="MONOCHROME1")).tolist() == [[255, 127, 0]]
+    assert grey_levels(frame(stored, photometric="MONOCHROME1", inverted=True)).tolist() == [[255, 127, 0]]
 
 
 def test_float_pixels_take_a_linear_window_exactly() -> None:

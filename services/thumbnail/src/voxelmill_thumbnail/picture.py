@@ -12,7 +12,7 @@ from voxelmill_thumbnail.windowing import colours, grey_levels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from voxelmill_shared.imaging.frames import Frame
+    from voxelmill_shared.imaging.frames import Frame, Window
 
 THUMBNAIL_SIZES = (256, 64)
 """The longer side of the thumbnails in pixels, from large to small: each is made from the one before."""
@@ -25,12 +25,20 @@ _LONGEST_SIDE = 16_383
 """The largest picture that WebP can hold."""
 
 
-def picture_of(frame: Frame) -> Image.Image:
-    """Draw a frame with square pixels at full resolution."""
+def picture_of(frame: Frame, usual: Window | None = None) -> Image.Image:
+    """Draw a frame with square pixels at full resolution.
+
+    Parameters
+    ----------
+    frame
+        Of any kind, grey or colour.
+    usual
+        The window to use if a grey frame brings none; percentiles of the frame if left out.
+    """
     if frame.stored.ndim == 2 and frame.display.palette is None:
-        image = Image.fromarray(np.ascontiguousarray(grey_levels(frame)))
+        image = Image.fromarray(np.ascontiguousarray(grey_levels(frame, usual)))
     else:
-        samples = np.ascontiguousarray(colours(frame))
+        samples = np.ascontiguousarray(colours(frame, usual))
         if frame.display.photometric.startswith("YBR"):
             bands = [Image.fromarray(np.ascontiguousarray(samples[..., band])) for band in range(3)]
             image = Image.merge("YCbCr", bands).convert("RGB")  # JFIF's equations are YBR_FULL's (C.7.6.3.1.2)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from voxelmill_thumbnail.windowing import percentile_window, window_values
+from voxelmill_thumbnail.windowing import levels_of, percentile_window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxelmill_shared.imaging.frames import Window
+    from voxelmill_shared.imaging.transform import LookUpTable
     from voxelmill_shared.imaging.volume import Volume
 
 _LONGEST_SIDE = 1024
@@ -36,7 +37,7 @@ class Planes:
     preview: Image.Image
 
 
-def draw_planes(volume: Volume, window: Window | None, *, inverted: bool = False) -> Planes:
+def draw_planes(volume: Volume, window: Window | LookUpTable | None, *, inverted: bool = False) -> Planes:
     """Draw the middle planes and a coronal maximum intensity projection.
 
     Parameters
@@ -44,8 +45,8 @@ def draw_planes(volume: Volume, window: Window | None, *, inverted: bool = False
     volume
         In any orientation; obliqueness is left as it is, gantry tilt is undone in the picture.
     window
-        For the planes. Without one the percentiles of the volume give it. The projection always has its own window,
-        from its own percentiles: it shows other tissue.
+        The window or VOI table for the planes. Without one the percentiles of the volume give it. The projection
+        always has its own window, from its own percentiles: it shows other tissue.
     inverted
         Whether low values are bright (MONOCHROME1).
     """
@@ -56,9 +57,10 @@ def draw_planes(volume: Volume, window: Window | None, *, inverted: bool = False
     window = window or percentile_window(voxels[:: max(1, len(voxels) // 32)])
     slices, rows, columns = (n // 2 for n in voxels.shape)
 
-    def draw(plane: NDArray[Any], across: NDArray[Any], down: NDArray[Any], own: Window, longest: int) -> Image.Image:
-        levels = window_values(plane, own)
-        return _section(255 - levels if inverted else levels, across, down, longest)
+    def draw(
+        plane: NDArray[Any], across: NDArray[Any], down: NDArray[Any], own: Window | LookUpTable, longest: int
+    ) -> Image.Image:
+        return _section(levels_of(plane, own, inverted=inverted), across, down, longest)
 
     axial = voxels[slices], left, back
     coronal = voxels[::-1, rows, :], left, -head

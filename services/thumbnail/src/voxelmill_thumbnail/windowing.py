@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxelmill_shared.imaging.frames import Frame, Palette, Window, WindowFunction
+from voxelmill_shared.imaging.frames import Display, Frame, Window, WindowFunction
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from voxelmill_shared.imaging.palette import Palette
 
 _LOW_PERCENT, _HIGH_PERCENT = 1.0, 99.5
 _SAMPLES = 100_000
@@ -25,83 +29,151 @@ _SAMPLES = 100_000
 
 def window_values(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     """Map values in the modality's units to 0 to 255 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    values = np.asarray(values, np.float32)
     centre, width = window.centre, window.width
     part: NDArray[np.float32]
-    if window.function is WindowFunction.SIGMOID:
-        with np.errstate(over="ignore"):  # far below the window the exponential is infinite, and the grey level 0
+    # Far below a sigmoid's window the exponential is infinite, and the grey level 0. What is not a number is black.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(values, np.float32)
+        if window.function is WindowFunction.SIGMOID:
             part = 1 / (1 + np.exp((values - np.float32(centre)) * np.float32(-4 / width)))
-    elif window.function is WindowFunction.LINEAR_EXACT:
-        part = (values - np.float32(centre)) * np.float32(1 / width) + np.float32(0.5)
-    elif width == 1:
-        part = (values > centre - 0.5).astype(np.float32)  # what is left of the equation: a threshold
-    else:
-        part = (values - np.float32(centre - 0.5)) * np.float32(1 / (width - 1)) + np.float32(0.5)
-    return (np.clip(part, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        elif window.function is WindowFunction.LINEAR_EXACT:
+            part = (values - np.float32(centre)) * np.float32(1 / width) + np.float32(0.5)
+        elif width == 1:
+            part = (values > centre - 0.5).astype(np.float32)  # what is left of the equation: a threshold
+        else:
+            part = (values - np.float32(centre - 0.5)) * np.float32(1 / (width - 1)) + np.float32(0.5)
+    part = np.nan_to_num(np.clip(part, 0, 1), copy=False, nan=0.0)
+    return (part * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def percentile_window(values: NDArray[Any]) -> Window:
     """Return a window from the 1st to the 99.5th percentile, for images that bring none."""
     flat = values.reshape(-1)
     flat = flat[:: max(1, flat.size // _SAMPLES)]
+    if flat.dtype.kind == "f":
+        flat = flat[np.isfinite(flat)]
     low, high = (float(end) for end in np.percentile(flat, (_LOW_PERCENT, _HIGH_PERCENT))) if flat.size else (0.0, 1.0)
     if high <= low:  # nearly all of the image is one value: show what differs from it
-        low, high = float(values.min(initial=low)), float(values.max(initial=high))
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
     width = high - low or 1.0
     return Window(low + width / 2, width, WindowFunction.LINEAR_EXACT)
 
 
-def grey_levels(frame: Frame) -> NDArray[np.uint8]:
-    """Return the grey levels of a monochrome frame, (rows, columns)."""
-    display = frame.display
-    stored = frame.stored
-    voi = display.voi or _usual_window(frame)
-    inverted = display.photometric == "MONOCHROME1"
-    if stored.dtype.kind == "f" and isinstance(voi, Window) and voi.function is WindowFunction.LINEAR:
-        voi = replace(voi, function=WindowFunction.LINEAR_EXACT)  # LINEAR's "width - 1" counts whole numbers
-    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
-        return _levels(display.modality.apply(stored), voi, inverted=inverted)
-    table = _table(display.modality, voi, stored.dtype.str, inverted)
-    levels: NDArray[np.uint8] = table[stored.view(f"u{stored.dtype.itemsize}")]
-    return levels
-
-
-def _usual_window(frame: Frame) -> Window:
-    display, stored = frame.display, frame.stored
-    if display.bits_stored <= 8 and not display.signed and display.modality == ModalityTransform():
-        top = (1 << display.bits_stored) - 1  # such images are made to be shown as they are
-        return Window(top / 2, top, WindowFunction.LINEAR_EXACT)
-    if display.padding is not None:
-        measured = stored[~display.padding.mask(stored)]
-        stored = measured if measured.size else stored
-    return percentile_window(display.modality.apply(stored.reshape(-1)))
-
-
-@lru_cache(maxsize=64)
-def _table(modality: ModalityTransform, voi: Window | LookUpTable, dtype: str, inverted: bool) -> NDArray[np.uint8]:
-    kind = np.dtype(dtype)
-    every = np.arange(1 << (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
-    return _levels(modality.apply(every), voi, inverted=inverted)
-
-
-def _levels(values: NDArray[Any], voi: Window | LookUpTable, *, inverted: bool) -> NDArray[np.uint8]:
+def levels_of(values: NDArray[Any], voi: Window | LookUpTable, *, inverted: bool = False) -> NDArray[np.uint8]:
+    """Map values in the modality's units to grey levels by a window or a VOI table (PS3.3 C.11.2)."""
     if isinstance(voi, LookUpTable):
-        # The output range is that of the descriptor's bits (C.11.2.1.1).
-        levels = (voi.apply(values) * (255 / ((1 << voi.bits) - 1)) + 0.5).clip(0, 255).astype(np.uint8)
+        levels = (voi.apply(values) * (255 / _top(voi)) + 0.5).clip(0, 255).astype(np.uint8)
     else:
         levels = window_values(values, voi)
     return 255 - levels if inverted else levels
 
 
-def colours(frame: Frame) -> NDArray[np.uint8]:
-    """Return the colours of an RGB or palette frame as RGB, and of a YBR frame still as YCbCr: (rows, columns, 3)."""
+def _top(table: LookUpTable) -> int:
+    """Return the value that is white: the greatest of the descriptor's bits (PS3.3 C.11.2.1.1).
+
+    There are tables with more bits than their descriptor says, and tables of 8 to 12 bits that say 16 because that is
+    their cells' size. The entries tell.
+    """
+    needed = int(np.frombuffer(table.entries, np.uint16).max()).bit_length()
+    bits = needed if needed > table.bits or (table.bits == 16 and 8 <= needed <= 12) else table.bits
+    return (1 << bits) - 1
+
+
+def grey_levels(frame: Frame, usual: Window | None = None) -> NDArray[np.uint8]:
+    """Return the grey levels of a monochrome frame, (rows, columns).
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    usual
+        The window to use if the frame brings none; the frame's own `usual_window` if left out.
+    """
     display = frame.display
-    if display.palette is not None:
-        return _palette_colours(frame.stored, display.palette)
     stored = frame.stored
-    if stored.dtype != np.uint8:
-        stored = (stored >> max(0, display.bits_stored - 8)).astype(np.uint8)
-    return stored
+    voi = display.voi or usual or usual_window([frame])
+    if stored.dtype.kind == "f" and isinstance(voi, Window) and voi.function is WindowFunction.LINEAR:
+        voi = replace(voi, function=WindowFunction.LINEAR_EXACT)  # LINEAR's "width - 1" counts whole numbers
+    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
+        return levels_of(_values(stored, display.modality, display.logarithmic), voi, inverted=display.inverted)
+    table = _table(display.modality, voi, stored.dtype.str, display.inverted, display.logarithmic)
+    levels: NDArray[np.uint8] = table[stored.view(f"u{stored.dtype.itemsize}")]
+    return levels
+
+
+def usual_window(frames: Sequence[Frame]) -> Window:
+    """Return the window for frames of one modality transform that bring none.
+
+    All that 8-bit images hold, which are made to be shown as they are; else percentiles of what was measured.
+    """
+    display = frames[0].display
+    if display.bits_stored <= 8 and not display.signed and display.modality == ModalityTransform():
+        top = (1 << display.bits_stored) - 1
+        return Window(top / 2, top, WindowFunction.LINEAR_EXACT)
+    measured = np.concatenate([_measured(frame) for frame in frames])
+    return percentile_window(_values(measured, display.modality, display.logarithmic))
+
+
+def _measured(frame: Frame) -> NDArray[Any]:
+    stored, display = frame.stored.reshape(-1), frame.display
+    left_out = np.zeros(stored.shape, np.bool_)
+    if display.padding is not None:
+        left_out |= display.padding.mask(stored)
+    if display.palette is not None:
+        left_out |= stored >= display.palette.red.first
+    return stored if left_out.all() else stored[~left_out]
+
+
+def _values(stored: NDArray[Any], modality: ModalityTransform, logarithmic: bool) -> NDArray[Any]:
+    values: NDArray[Any] = modality.apply(stored)
+    return np.log2(np.maximum(values, 1).astype(np.float32)) if logarithmic else values
+
+
+@lru_cache(maxsize=64)
+def _table(
+    modality: ModalityTransform, voi: Window | LookUpTable, dtype: str, inverted: bool, logarithmic: bool
+) -> NDArray[np.uint8]:
+    kind = np.dtype(dtype)
+    every = np.arange(1 << (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+    return levels_of(_values(every, modality, logarithmic), voi, inverted=inverted)
+
+
+def colours(frame: Frame, usual: Window | None = None) -> NDArray[np.uint8]:
+    """Return the colours of a frame as RGB, and of a YBR frame still as full-range YCbCr: (rows, columns, 3).
+
+    Parameters
+    ----------
+    frame
+        An RGB, YBR or palette frame.
+    usual
+        The window for the grey part of a frame with a supplemental palette that brings none.
+    """
+    display, stored = frame.display, frame.stored
+    if display.palette is not None:
+        samples = _palette_colours(stored, display.palette)
+        if not display.palette.supplemental:
+            return samples
+        coloured = stored >= display.palette.red.first
+        return np.where(coloured[..., None], samples, grey_levels(frame, usual)[..., None])
+    if stored.dtype != np.uint8 or display.bits_stored < 8:
+        stored = _eight_bits(stored, display)
+    return _full_range(stored) if "PARTIAL" in display.photometric else stored
+
+
+def _eight_bits(stored: NDArray[Any], display: Display) -> NDArray[np.uint8]:
+    if display.bits_stored >= 8:
+        return (stored >> (display.bits_stored - 8)).astype(np.uint8)
+    top = (1 << display.bits_stored) - 1
+    return (stored * (255 / top) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _full_range(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stretch the video range of YBR_PARTIAL_422 and _420 (16 to 235, chrominance 16 to 240) to YBR_FULL's."""
+    scale = np.array([255 / 219, 255 / 224, 255 / 224], np.float32)
+    shift = np.array([16, 128, 128], np.float32)
+    centre = np.array([0, 128, 128], np.float32)
+    return ((stored - shift) * scale + centre + np.float32(0.5)).clip(0, 255).astype(np.uint8)
 
 
 def _palette_colours(stored: NDArray[Any], palette: Palette) -> NDArray[np.uint8]:

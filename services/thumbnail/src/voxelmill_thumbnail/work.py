@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from voxelmill_shared.imaging.frames import Frame
+    from voxelmill_shared.imaging.frames import Display, Frame
     from voxelmill_shared.imaging.transform import LookUpTable, Values
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_thumbnail.task import ThumbnailTask
@@ -34,8 +34,7 @@ class _Drawing:
     """What became of one instance. `slices` are the values of the volume's slices that it holds."""
 
     files: tuple[Path, ...]
-    photometric: str
-    voi: Window | LookUpTable | None
+    display: Display
     slices: dict[int, Values]
 
 
@@ -93,8 +92,8 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     middle = drawings[number]
     if layout is not None and not failures:
         volume = _assemble(layout, drawings)
-        window = middle.voi if isinstance(middle.voi, Window) else None
-        files += _write_planes(volume, window, task.output, inverted=middle.photometric == "MONOCHROME1")
+        shown = middle.display
+        files += _write_planes(volume, shown.voi, task.output, inverted=shown.inverted)
         warnings += volume.warnings
     else:
         files.append(_write_preview(images[number], task.output))
@@ -168,7 +167,7 @@ def _draw_instance(image: DicomImage, number: int, layout: SeriesLayout | None, 
             values[slices[frame]] = layout.frame_values(slices[frame], decode(image, frame, encoded)[0])
         if middle in slices:
             values[slices[middle]] = layout.frame_values(slices[middle], shown.stored)
-    return _Drawing(tuple(files), shown.display.photometric, shown.display.voi, values)
+    return _Drawing(tuple(files), shown.display, values)
 
 
 def _frame(image: DicomImage, frame: int) -> Frame:
@@ -189,7 +188,7 @@ def _write_preview(image: DicomImage, output: Path) -> Path:
 
 
 def _write_planes(
-    volume: Volume, window: Window | None, output: Path, *, inverted: bool, thumbnails: bool = False
+    volume: Volume, window: Window | LookUpTable | None, output: Path, *, inverted: bool, thumbnails: bool = False
 ) -> list[Path]:
     planes = draw_planes(volume, window, inverted=inverted)
     files = write_thumbnails(planes.axial, output, "instance-1") if thumbnails else []
@@ -201,9 +200,9 @@ def _outputs(files: list[Path]) -> tuple[OutputFile, ...]:
 
 
 def _describe(drawing: _Drawing) -> dict[str, Any]:
-    voi = drawing.voi
+    voi = drawing.display.voi
     if isinstance(voi, Window):
         return {"source": "window", "centre": voi.centre, "width": voi.width, "function": str(voi.function)}
-    if not drawing.photometric.startswith("MONOCHROME"):
+    if not drawing.display.photometric.startswith("MONOCHROME"):
         return {"source": "colour"}
     return {"source": "percentiles" if voi is None else "VOI LUT"}

@@ -1,0 +1,68 @@
+"""The windows that radiologists look at CT with, and which of them suit the part of the body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voxelmill_shared.imaging.frames import Window
+from voxelmill_shared.imaging.image import HEADER_ERRORS
+from voxelmill_shared.imaging.volume import looks_like_ct
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from voxelmill_shared.imaging.image import DicomImage
+    from voxelmill_shared.imaging.volume import Volume
+
+CT_PRESETS = {
+    "lung": Window(-600, 1500),
+    "bone": Window(400, 1800),
+    "soft-tissue": Window(40, 400),
+    "brain": Window(40, 80),
+}
+"""Window centre and width in HU; the pictures are `axial-lung` and so on."""
+
+_REGIONS = {
+    ("lung", "bone", "soft-tissue"): ("CHEST", "THORA", "LUNG", "HEART", "CARDIAC", "CORONARY", "RIB", "STERNUM"),
+    ("bone", "soft-tissue", "brain"): ("HEAD", "BRAIN", "SKULL", "ORBIT", "FACE", "SINUS", "EAR", "NECK"),
+    ("bone", "soft-tissue"): (
+        *("ABDOMEN", "PELVI", "LIVER", "PANCREAS", "KIDNEY", "COLON", "BLADDER", "SPINE", "HIP", "KNEE", "ANKLE"),
+        *("FOOT", "HAND", "WRIST", "ELBOW", "SHOULDER", "LEG", "ARM", "FEMUR", "EXTREMITY"),
+    ),
+}
+"""Presets by what the name of the body part holds (PS3.16 Annex L: HEADNECK, LSPINE, CHESTABDPELVIS ...)."""
+
+
+def presets_for(body_part: str) -> tuple[str, ...]:
+    """Return the names of the presets that suit a body part, in the order of `CT_PRESETS`.
+
+    A name that holds several parts gets the presets of all. All four where nothing is known: a picture too many
+    costs 10 ms, one too few costs a look at the original.
+    """
+    name = body_part.upper()
+    wanted = {
+        preset for presets, parts in _REGIONS.items() if any(part in name for part in parts) for preset in presets
+    }
+    return tuple(preset for preset in CT_PRESETS if preset in wanted or not wanted)
+
+
+def is_in_hu(volume: Volume) -> bool:
+    """Say whether the presets make sense: a CT, or a file that names no modality and looks like one."""
+    return volume.modality == "CT" or (not volume.modality and looks_like_ct(volume))
+
+
+def body_part_of(image: DicomImage) -> str:
+    """Return Body Part Examined, else the meaning of the anatomic region's code; empty where neither is there."""
+    named = image.text("BodyPartExamined")
+    if named:
+        return named
+    try:
+        region = _region(image.functional_group(0, "FrameAnatomySequence")) or _region(image.header)
+    except HEADER_ERRORS:
+        return ""  # a code that cannot be read says as little as none
+    return region
+
+
+def _region(source: Dataset | None) -> str:
+    regions = source.get("AnatomicRegionSequence") if source is not None else None
+    return str(regions[0].get("CodeMeaning") or "") if regions else ""
