@@ -61,16 +61,16 @@ def test_left_front_and_head_are_where_radiologists_look_for_them(
     affine, shape = grid((2, 2, 3), order, signs)
     volume = patient(affine, shape, lambda x, y, z: (x > -10) & (y < 10) & (z > -10))  # left, front, head
     planes = draw_planes(volume, WINDOW)
-    across, down = centre_of_brightness(planes.axial)
+    across, down = centre_of_brightness(planes.axial.image)
     assert across > 0.1  # left
     assert down < -0.1  # front
-    across, down = centre_of_brightness(planes.coronal)
+    across, down = centre_of_brightness(planes.coronal.image)
     assert across > 0.1  # left
     assert down < -0.1  # head
-    across, down = centre_of_brightness(planes.sagittal)
+    across, down = centre_of_brightness(planes.sagittal.image)
     assert across < -0.1  # front
     assert down < -0.1  # head
-    across, down = centre_of_brightness(planes.mip)
+    across, down = centre_of_brightness(planes.mip.image)
     assert across > 0.1
     assert down < -0.1
 
@@ -91,7 +91,7 @@ def ball(x: Any, y: Any, z: Any) -> Any:
 
 
 def pictures(planes: Planes) -> dict[str, Image.Image]:
-    return {name: getattr(planes, name) for name in ("axial", "coronal", "sagittal", "mip")}
+    return {name: getattr(planes, name).image for name in ("axial", "coronal", "sagittal", "mip")}
 
 
 @pytest.mark.parametrize("spacing", [(0.5, 0.5, 3.0), (2.0, 1.0, 0.5), (1.0, 1.0, 1.0)])
@@ -126,9 +126,9 @@ def test_preview_is_the_acquired_plane_at_full_resolution() -> None:
     voxels = np.zeros((3, 1200, 1100), np.int16)
     voxels[1] = 1000
     planes = draw_planes(Volume(voxels, affine), WINDOW)
-    assert planes.preview.size == (1100, 1200)
-    assert max(planes.sagittal.size) == 1024
-    assert np.asarray(planes.preview).min() == 255
+    assert planes.preview.image.size == (1100, 1200)
+    assert max(planes.sagittal.image.size) == 1024
+    assert np.asarray(planes.preview.image).min() == 255
 
 
 def test_inverted_planes() -> None:
@@ -136,12 +136,12 @@ def test_inverted_planes() -> None:
     affine, shape = grid((2, 2, 2), (0, 1, 2), (1, 1, 1))
     plain = draw_planes(patient(affine, shape, ball), WINDOW)
     inverted = draw_planes(patient(affine, shape, ball), WINDOW, inverted=True)
-    np.testing.assert_array_equal(np.asarray(inverted.axial), 255 - np.asarray(plain.axial))
+    np.testing.assert_array_equal(np.asarray(inverted.axial.image), 255 - np.asarray(plain.axial.image))
 
 
 def test_without_a_window_the_volume_gives_one() -> None:
     """Percentiles of the whole volume."""
     affine, shape = grid((1, 1, 1), (0, 1, 2), (1, 1, 1))
     planes = draw_planes(patient(affine, shape, ball), None)
-    assert np.asarray(planes.axial).min() == 0
-    assert np.asarray(planes.axial).max() == 255
+    assert np.asarray(planes.axial.image).min() == 0
+    assert np.asarray(planes.axial.image).max() == 255

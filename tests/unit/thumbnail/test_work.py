@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 PLANES = ("axial", "coronal", "sagittal", "mip", "preview")
+PRESETS = ("axial-lung", "axial-bone", "axial-soft-tissue", "axial-brain")
+"""What a CT gets besides, if its header names no part of the body."""
 
 
 def draw(paths: list[Path], output: Path, kind: ObjectKind = ObjectKind.DICOM) -> tuple[WorkResult, list[str]]:
@@ -52,7 +54,7 @@ def test_a_series_gets_all_its_pictures(tmp_path: Path) -> None:
     stored = numbered(5, 80, 100)
     result, steps = draw(write_series(tmp_path, stored, along_z(5)), tmp_path / "out")
     instances = {f"instance-{n}-{size}" for n in range(1, 6) for size in (64, 256)}
-    assert names(result) == instances | set(PLANES)
+    assert names(result) == instances | {*PLANES, *PRESETS}
     assert steps == ["headers", "pictures", "planes"]
     assert set(result.seconds) == set(steps)
     assert result.measurements == {
@@ -125,7 +127,7 @@ def test_a_multi_frame_instance_is_shown_by_its_middle_frame(tmp_path: Path) -> 
     stored[4] = 1000
     path = save(enhanced(stored, along_z(5), [0, 1, 4, 2, 3]), tmp_path / "enhanced.dcm")
     result, _ = draw([path], tmp_path / "out")
-    assert names(result) == {"instance-1-64", "instance-1-256", *PLANES}
+    assert names(result) == {"instance-1-64", "instance-1-256", "instance-1-frames", *PLANES, *PRESETS}
     assert opened(tmp_path / "out", "coronal")[0].mean() > 200  # the bright slice is the topmost
     assert opened(tmp_path / "out", "coronal")[-1].mean() < 50
 
@@ -181,7 +183,7 @@ def test_real_tilted_head(data: Path, tmp_path: Path) -> None:
 def test_a_nifti_file_is_one_instance(data: Path, tmp_path: Path) -> None:
     """Its picture is the middle axial plane."""
     result, steps = draw([data / "nifti/totalseg/example_ct.nii.gz"], tmp_path, ObjectKind.NIFTI)
-    assert names(result) == {"instance-1-64", "instance-1-256", *PLANES}
+    assert names(result) == {"instance-1-64", "instance-1-256", *PLANES, *PRESETS}
     assert steps == ["decode", "planes"]
     bright = opened(tmp_path, "coronal").sum(axis=2)
     assert bright.shape == (112, 122)
@@ -226,7 +228,7 @@ async def test_the_work_runs_in_a_child(tmp_path: Path) -> None:
         task = ThumbnailTask(tuple(paths), ObjectKind.DICOM, "CT", tmp_path / "out")
         steps: list[str] = []
         result = await child.call(task, steps.append)
-        assert len(result.files) == 11
+        assert len(result.files) == 15
         assert steps == ["headers", "pictures", "planes"]
         broken = tmp_path / "broken.dcm"
         broken.write_bytes(b"nothing")

@@ -1,20 +1,24 @@
 """Planes through a volume in right physical proportions, as radiologists look at them.
 
 The patient's right is on the left of axial and coronal pictures, the front is at the top of axial and on the left of
-sagittal pictures, and the head is up.
+sagittal pictures, and the head is up. Letters at the edges say so; where a plane is oblique, a second letter tells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from voxelmill_thumbnail.marks import Edges, edges_of, mark
 from voxelmill_thumbnail.windowing import levels_of, percentile_window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from voxelmill_shared.imaging.frames import Window
@@ -27,28 +31,53 @@ _SHEAR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
+class Plane:
+    """One picture of a volume, and what lies beyond its edges. `marked()` has the letters drawn into it."""
+
+    image: Image.Image
+    edges: Edges
+
+    def marked(self) -> Image.Image:
+        """Return the picture with its letters."""
+        return mark(self.image, self.edges)
+
+
+@dataclass(frozen=True, eq=False)
 class Planes:
-    """The pictures of a volume; `preview` is the middle slice as it was acquired, at full resolution."""
+    """The pictures of a volume.
 
-    axial: Image.Image
-    coronal: Image.Image
-    sagittal: Image.Image
-    mip: Image.Image
-    preview: Image.Image
+    `preview` is the middle slice as it was acquired, at full resolution; `presets` are axial planes in the windows
+    asked for, by their names.
+    """
+
+    axial: Plane
+    coronal: Plane
+    sagittal: Plane
+    mip: Plane
+    preview: Plane
+    presets: dict[str, Plane]
 
 
-def draw_planes(volume: Volume, window: Window | LookUpTable | None, *, inverted: bool = False) -> Planes:
+def draw_planes(
+    volume: Volume,
+    window: Window | LookUpTable | None,
+    *,
+    inverted: bool = False,
+    presets: Mapping[str, Window] = MappingProxyType({}),
+) -> Planes:
     """Draw the middle planes and a coronal maximum intensity projection.
 
     Parameters
     ----------
     volume
-        In any orientation; obliqueness is left as it is, gantry tilt is undone in the picture.
+        In any orientation; obliqueness is left as it is and told by the letters, gantry tilt is undone in the picture.
     window
         The window or VOI table for the planes. Without one the percentiles of the volume give it. The projection
         always has its own window, from its own percentiles: it shows other tissue.
     inverted
         Whether low values are bright (MONOCHROME1).
+    presets
+        More windows to draw the axial plane in. They are never inverted.
     """
     acquired = volume.orientation[2]
     volume = volume.to_lps()
@@ -57,41 +86,51 @@ def draw_planes(volume: Volume, window: Window | LookUpTable | None, *, inverted
     window = window or percentile_window(voxels[:: max(1, len(voxels) // 32)])
     slices, rows, columns = (n // 2 for n in voxels.shape)
 
-    def draw(
-        plane: NDArray[Any], across: NDArray[Any], down: NDArray[Any], own: Window | LookUpTable, longest: int
-    ) -> Image.Image:
-        return _section(levels_of(plane, own, inverted=inverted), across, down, longest)
+    def draw(plane: _Section, own: Window | LookUpTable, longest: int = _LONGEST_SIDE, *, invert: bool) -> Plane:
+        return _draw(levels_of(plane.values, own, inverted=invert), plane, longest)
 
-    axial = voxels[slices], left, back
-    coronal = voxels[::-1, rows, :], left, -head
-    sagittal = voxels[::-1, :, columns], back, -head
+    axial = _Section(voxels[slices], left, back)
+    coronal = _Section(voxels[::-1, rows, :], left, -head)
+    sagittal = _Section(voxels[::-1, :, columns], back, -head)
     full = {"S": axial, "I": axial, "A": coronal, "P": coronal, "L": sagittal, "R": sagittal}[acquired]
-    projected = voxels[::-1].max(axis=1)
-    # Seen along the rows' axis, so only the part of the step at right angles to it counts.
+    # Seen along the rows' axis, so only the part of a step at right angles to it counts.
     unit = back / np.linalg.norm(back)
+    seen = (step - unit * (step @ unit) for step in (left, -head))
+    projection = _Section(voxels[::-1].max(axis=1), *seen)
     return Planes(
-        axial=draw(*axial, window, _LONGEST_SIDE),
-        coronal=draw(*coronal, window, _LONGEST_SIDE),
-        sagittal=draw(*sagittal, window, _LONGEST_SIDE),
-        mip=draw(
-            projected,
-            left - unit * (left @ unit),
-            -(head - unit * (head @ unit)),
-            percentile_window(projected),
-            _LONGEST_SIDE,
-        ),
-        preview=draw(*full, window, 1 << 20),
+        axial=draw(axial, window, invert=inverted),
+        coronal=draw(coronal, window, invert=inverted),
+        sagittal=draw(sagittal, window, invert=inverted),
+        mip=draw(projection, percentile_window(projection.values), invert=inverted),
+        preview=draw(full, window, 1 << 20, invert=inverted),
+        presets={name: draw(axial, preset, invert=False) for name, preset in presets.items()},
     )
 
 
-def _section(
+@dataclass(frozen=True, eq=False)
+class _Section:
+    """An index plane of the volume, and the millimetre vectors of one column and one row of it."""
+
+    values: NDArray[Any]
+    across: NDArray[np.float64]
+    down: NDArray[np.float64]
+
+
+def _draw(levels: NDArray[np.uint8], section: _Section, longest: int) -> Plane:
+    """Draw the grey levels of a section with square pixels of the finer of its two spacings.
+
+    Where the section's directions are not at right angles (a tilted gantry), the one that runs along the body stays
+    vertical and the rows are shifted.
+    """
+    across, down = section.across, section.down
+    upright = down / np.linalg.norm(down)
+    edges = edges_of(across - upright * (across @ upright), down)
+    return Plane(_square(levels, across, down, longest), edges)
+
+
+def _square(
     levels: NDArray[np.uint8], across: NDArray[np.float64], down: NDArray[np.float64], longest: int
 ) -> Image.Image:
-    """Draw an index plane with square pixels of the finer of its two spacings.
-
-    `across` and `down` are the millimetre vectors of one column and one row of `levels`. Where they are not at right
-    angles (a tilted gantry), the one that runs along the body stays vertical and the rows are shifted.
-    """
     image = Image.fromarray(np.ascontiguousarray(levels))
     width, height = float(np.linalg.norm(across)), float(np.linalg.norm(down))
     cosine = float(across @ down) / (width * height)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.decoding import decode, decoding_threads
-from voxelmill_shared.imaging.frames import Window, decode_frames
+from voxelmill_shared.imaging.frames import Frame, Window, decode_frames, display_of
 from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
@@ -16,13 +16,15 @@ from voxelmill_shared.imaging.series import SeriesLayout, lay_out
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbnails
 from voxelmill_thumbnail.planes import draw_planes
+from voxelmill_thumbnail.presets import CT_PRESETS, body_part_of, is_in_hu, presets_for
+from voxelmill_thumbnail.sheet import draw_sheet, frames_to_show, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from voxelmill_shared.imaging.frames import Display, Frame
-    from voxelmill_shared.imaging.transform import LookUpTable, Values
+    from voxelmill_shared.imaging.frames import Display
+    from voxelmill_shared.imaging.transform import Values
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_thumbnail.task import ThumbnailTask
 
@@ -36,10 +38,13 @@ class _Drawing:
     files: tuple[Path, ...]
     display: Display
     slices: dict[int, Values]
+    warning: str
 
 
 def make_thumbnails(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
-    """Draw every instance (its middle frame), the middle planes, a projection and a preview.
+    """Draw every instance (its middle frame, and a sheet of its frames), the middle planes, a projection, a preview.
+
+    A CT in HU also gets its axial plane in the windows that suit the part of the body.
 
     An instance that cannot be drawn is a warning that names it, and the others are drawn; planes are left out, with
     the reason as a warning, where the series is no volume.
@@ -65,7 +70,7 @@ def _draw_nifti(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     clock.begin("decode")
     volume = read_nifti(task.paths[0])
     clock.begin("planes")
-    files = _write_planes(volume, None, task.output, inverted=False, thumbnails=True)
+    files = _write_planes(volume, None, None, task.output)
     clock.end()
     return WorkResult(
         files=_outputs(files),
@@ -87,13 +92,13 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
         raise next(iter(failures.values()), Unsupported.NOT_AN_IMAGE.error("there are no instances"))
     clock.begin("planes")
     warnings = [f"instance {number + 1}: {failures[number].reason}" for number in sorted(failures)]
+    warnings += [f"instance {n + 1}: {drawings[n].warning}" for n in sorted(drawings) if drawings[n].warning]
     files = [path for drawing in drawings.values() for path in drawing.files]
     number = sorted(drawings)[len(drawings) // 2]
     middle = drawings[number]
     if layout is not None and not failures:
         volume = _assemble(layout, drawings)
-        shown = middle.display
-        files += _write_planes(volume, shown.voi, task.output, inverted=shown.inverted)
+        files += _write_planes(volume, images[number], middle.display, task.output)
         warnings += volume.warnings
     else:
         files.append(_write_preview(images[number], task.output))
@@ -160,14 +165,35 @@ def _draw_instance(image: DicomImage, number: int, layout: SeriesLayout | None, 
     middle = image.frames // 2
     shown = _frame(image, middle)
     files = write_thumbnails(picture_of(shown), output, f"instance-{number + 1}")
+    thin = {middle: thinned(shown)}
     values: dict[int, Values] = {}
     if layout is not None:
         others = [frame for frame in slices if frame != middle]
+        wanted = set(frames_to_show(image.frames))
         for frame, encoded in zip(others, image.encoded(others) if others else (), strict=True):
-            values[slices[frame]] = layout.frame_values(slices[frame], decode(image, frame, encoded)[0])
+            stored, photometric = decode(image, frame, encoded)
+            values[slices[frame]] = layout.frame_values(slices[frame], stored)
+            if frame in wanted:
+                thin[frame] = thinned(Frame(stored, display_of(image, frame, photometric)))
         if middle in slices:
             values[slices[middle]] = layout.frame_values(slices[middle], shown.stored)
-    return _Drawing(tuple(files), shown.display, values)
+    warning = ""
+    if image.frames > 1:
+        try:
+            files.append(_write_frames(image, thin, output / f"instance-{number + 1}-frames.webp"))
+        except UnsupportedSeriesError as error:
+            warning = f"no sheet of frames: {error.reason}"
+    return _Drawing(tuple(files), shown.display, values, warning)
+
+
+def _write_frames(image: DicomImage, thin: dict[int, Frame], path: Path) -> Path:
+    """Write the contact sheet of a multi-frame image, decoding what is not yet in `thin`."""
+    wanted = frames_to_show(image.frames)
+    missing = [frame for frame in wanted if frame not in thin]
+    for frame, encoded in zip(missing, image.encoded(missing) if missing else (), strict=True):
+        stored, photometric = decode(image, frame, encoded)
+        thin[frame] = thinned(Frame(stored, display_of(image, frame, photometric)))
+    return write_picture(draw_sheet([thin[frame] for frame in wanted], [frame + 1 for frame in wanted]), path)
 
 
 def _frame(image: DicomImage, frame: int) -> Frame:
@@ -187,12 +213,24 @@ def _write_preview(image: DicomImage, output: Path) -> Path:
     return write_picture(picture_of(_frame(image, image.frames // 2)), output / "preview.webp")
 
 
-def _write_planes(
-    volume: Volume, window: Window | LookUpTable | None, output: Path, *, inverted: bool, thumbnails: bool = False
-) -> list[Path]:
-    planes = draw_planes(volume, window, inverted=inverted)
-    files = write_thumbnails(planes.axial, output, "instance-1") if thumbnails else []
-    return files + [write_picture(getattr(planes, name), output / f"{name}.webp") for name in _PLANES]
+def _write_planes(volume: Volume, image: DicomImage | None, display: Display | None, output: Path) -> list[Path]:
+    """Write the planes; `image` and `display` are the middle instance's, None for NIfTI, which has neither."""
+    part = body_part_of(image) if image is not None else ""
+    planes = draw_planes(
+        volume,
+        display.voi if display is not None else None,
+        inverted=display is not None and display.inverted,
+        presets={name: CT_PRESETS[name] for name in presets_for(part)} if is_in_hu(volume) else {},
+    )
+    pictures = {name: getattr(planes, name) for name in _PLANES}
+    pictures |= {f"axial-{name}": plane for name, plane in planes.presets.items()}
+    # Animals on four legs have other letters (PS3.3 C.7.6.1.1.1), and the affine does not tell them.
+    lettered = image is None or image.text("AnatomicalOrientationType") != "QUADRUPED"
+    files = [] if image is not None else write_thumbnails(planes.axial.image, output, "instance-1")
+    for name, plane in pictures.items():
+        marked = plane.marked() if lettered and name != "preview" else plane.image
+        files.append(write_picture(marked, output / f"{name}.webp"))
+    return files
 
 
 def _outputs(files: list[Path]) -> tuple[OutputFile, ...]:
