@@ -1,0 +1,354 @@
+"""Hostile series from the pixels of a real one: what scanners, archives and anonymisers do to series."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from voxelmill_shared.imaging import read_series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CT, ENHANCED_CT, PET = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.128"
+_SIDE, _SPACING, _GAP = 128, 2.0, 3.0
+
+
+@dataclass
+class Slice:
+    """One slice to be written; values in the modality's units."""
+
+    values: NDArray[Any]
+    position: NDArray[np.float64]
+    along_row: NDArray[np.float64] = field(default_factory=lambda: np.array([1.0, 0, 0]))
+    along_column: NDArray[np.float64] = field(default_factory=lambda: np.array([0, 1.0, 0]))
+    slope: float = 1.0
+    intercept: float = -1024.0
+    signed: bool = False
+    bits_stored: int = 12
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def base(source: Path) -> list[Slice]:
+    """Take the middle of the slices of a real series, 128 x 128, 3 mm apart.
+
+    What they are says nothing about the reader that took them: what is written is the truth from here on.
+    """
+    voxels = read_series(sorted(path for path in source.iterdir() if path.is_file())).voxels
+    rows, columns = voxels.shape[1:]
+    cut = voxels[:, rows // 2 - _SIDE : rows // 2 + _SIDE : 2, columns // 2 - _SIDE : columns // 2 + _SIDE : 2]
+    cut = np.clip(cut, -1024, 3000)
+    return [Slice(plane, np.array([-120.0, -130.0, 40.0 + _GAP * k])) for k, plane in enumerate(cut)]
+
+
+def make(source: Path, target: Path) -> dict[str, list[Path]]:
+    """Write every variant into a folder of its own and return their files by name."""
+    made = {}
+    for name, variant in _VARIANTS.items():
+        folder = target / name.replace(" ", "-").replace(",", "")
+        folder.mkdir(parents=True)
+        made[name] = variant(folder, base_of(source))
+    return made
+
+
+_BASES: dict[str, list[Slice]] = {}
+
+
+def base_of(source: Path) -> list[Slice]:
+    """Return a copy of the base, which is read once."""
+    if str(source) not in _BASES:
+        _BASES[str(source)] = base(source)
+    return deepcopy(_BASES[str(source)])
+
+
+def _common(modality: str, sop_class: str) -> Dataset:
+    common = Dataset()
+    common.file_meta = FileMetaDataset()
+    common.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    common.SOPClassUID = common.file_meta.MediaStorageSOPClassUID = sop_class
+    common.Modality = modality
+    common.PatientName, common.PatientID, common.Manufacturer = "HOSTILE", "hostile", "Voxelmill"
+    common.StudyInstanceUID, common.SeriesInstanceUID = generate_uid(), generate_uid()
+    common.FrameOfReferenceUID = generate_uid()
+    common.StudyDate, common.StudyTime, common.SeriesNumber = "20200101", "120000", 1
+    common.StudyID = common.AccessionNumber = "1"
+    common.PatientPosition, common.ImageType = "HFS", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    common.SamplesPerPixel, common.PhotometricInterpretation = 1, "MONOCHROME2"
+    common.Rows = common.Columns = _SIDE
+    common.BitsAllocated = 16
+    return common
+
+
+def _stored(one: Slice) -> bytes:
+    stored = np.rint((one.values.astype(np.float64) - one.intercept) / one.slope).astype(np.int64)
+    return (stored & ((1 << one.bits_stored) - 1)).astype("<u2").tobytes()
+
+
+def _numbers(values: Any) -> list[str]:
+    return [f"{float(value):.9g}" for value in values]
+
+
+def write(folder: Path, slices: list[Slice], modality: str = "CT", sop_class: str = CT) -> list[Path]:
+    """Write slices as single-frame files of one series, numbered in the order given."""
+    common = _common(modality, sop_class)
+    paths = []
+    for number, one in enumerate(slices, 1):
+        whole = deepcopy(common)
+        whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        whole.InstanceNumber, whole.AcquisitionNumber = number, 1
+        whole.ImagePositionPatient = _numbers(one.position)
+        whole.ImageOrientationPatient = _numbers([*one.along_row, *one.along_column])
+        whole.PixelSpacing, whole.SliceThickness = _numbers([_SPACING, _SPACING]), _GAP
+        whole.RescaleSlope, whole.RescaleIntercept = f"{one.slope:.9g}", f"{one.intercept:.9g}"
+        whole.PixelRepresentation = int(one.signed)
+        whole.BitsStored, whole.HighBit = one.bits_stored, one.bits_stored - 1
+        for keyword, value in one.more.items():
+            setattr(whole, keyword, value)
+        whole.PixelData = _stored(one)
+        whole["PixelData"].VR = "OW"
+        path = folder / f"{number:03}.dcm"
+        whole.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def write_enhanced(folder: Path, slices: list[Slice]) -> list[Path]:
+    """Write slices as one Enhanced CT image, in the order given."""
+    whole = _common("CT", ENHANCED_CT)
+    whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    whole.InstanceNumber, whole.NumberOfFrames = 1, len(slices)
+    whole.PixelRepresentation, whole.BitsStored, whole.HighBit = 0, 12, 11
+    order = np.argsort([one.position[2] for one in slices]).argsort()
+    whole.DimensionOrganizationSequence = [Dataset()]
+    organization = generate_uid()
+    whole.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    index = Dataset()
+    index.DimensionOrganizationUID = organization
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209057, 0x00209111
+    whole.DimensionIndexSequence = [index]
+    frames = []
+    for rank, one in zip(order, slices, strict=True):
+        groups = Dataset()
+        content, place, turn, measures, transform = (Dataset() for _ in range(5))
+        content.StackID, content.InStackPositionNumber = "1", int(rank) + 1
+        content.DimensionIndexValues = [int(rank) + 1]
+        place.ImagePositionPatient = _numbers(one.position)
+        turn.ImageOrientationPatient = _numbers([*one.along_row, *one.along_column])
+        measures.PixelSpacing, measures.SliceThickness = _numbers([_SPACING, _SPACING]), _GAP
+        transform.RescaleSlope, transform.RescaleIntercept = f"{one.slope:.9g}", f"{one.intercept:.9g}"
+        transform.RescaleType = "HU"
+        groups.FrameContentSequence, groups.PlanePositionSequence = [content], [place]
+        groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [turn], [measures]
+        groups.PixelValueTransformationSequence = [transform]
+        frames.append(groups)
+    whole.SharedFunctionalGroupsSequence = [Dataset()]
+    whole.PerFrameFunctionalGroupsSequence = frames
+    whole.PixelData = b"".join(_stored(one) for one in slices)
+    whole["PixelData"].VR = "OW"
+    path = folder / "001.dcm"
+    whole.save_as(path, enforce_file_format=True)
+    return [path]
+
+
+def _shuffled(slices: list[Slice]) -> list[Slice]:
+    order = np.random.default_rng(7).permutation(len(slices))
+    return [slices[k] for k in order]
+
+
+def _tilted(folder: Path, slices: list[Slice]) -> list[Path]:
+    angle = np.radians(18)
+    for one in slices:
+        one.along_column = np.array([0, np.cos(angle), -np.sin(angle)])
+    return write(folder, slices)
+
+
+def _missing(*gone: int) -> Callable[[Path, list[Slice]], list[Path]]:
+    return lambda folder, slices: write(folder, [one for k, one in enumerate(slices) if k not in gone])
+
+
+def _copied(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write(folder, [*slices[:8], deepcopy(slices[7]), *slices[8:]])
+
+
+def _contradicted(folder: Path, slices: list[Slice]) -> list[Path]:
+    other = deepcopy(slices[7])
+    other.values = np.flipud(other.values)
+    return write(folder, [*slices[:8], other, *slices[8:]])
+
+
+def _uneven(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.position[2] += 0.9 if k % 3 == 1 else 0.0
+    return write(folder, slices)
+
+
+def _two_spacings(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices[10:]:
+        one.position[2] += one.position[2] - slices[9].position[2]
+    return write(folder, slices)
+
+
+def _crossed(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices[10:]):
+        one.along_column = np.array([0, 0, -1.0])
+        one.position = np.array([-120.0, -130 + _GAP * k, 160])
+    return write(folder, slices)
+
+
+def _with_scout(folder: Path, slices: list[Slice]) -> list[Path]:
+    scout = deepcopy(slices[0])
+    scout.along_column = np.array([0, 0, -1.0])
+    scout.position = np.array([-120.0, 0, 160])
+    scout.more = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    return write(folder, [scout, *slices])
+
+
+def _two_times(folder: Path, slices: list[Slice]) -> list[Path]:
+    again = deepcopy(slices)
+    for number, point in enumerate((slices, again), 1):
+        for one in point:
+            one.values = one.values + 20 * number
+            one.more = {"AcquisitionNumber": number, "TemporalPositionIdentifier": number}
+    return write(folder, [one for pair in zip(slices, again, strict=True) for one in pair])
+
+
+def _two_times_untold(folder: Path, slices: list[Slice]) -> list[Path]:
+    again = deepcopy(slices)
+    for one in again:
+        one.values = one.values[::-1] + 20
+    mixed = _shuffled([*slices, *again])
+    return write(folder, mixed)
+
+
+def _pet(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.slope, one.intercept, one.bits_stored = 1 + 0.11 * k, 0.0, 16
+        one.values = np.rint((one.values + 1024) / one.slope) * one.slope
+    return write(folder, slices, "PT", PET)
+
+
+def _intercepts(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.intercept, one.bits_stored = (-1024.0 if k % 2 else -2048.0), 16
+    return write(folder, slices)
+
+
+def _signed_and_not(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.signed = bool(k % 2)
+        one.intercept = 0.0 if one.signed else -1024.0
+        one.bits_stored = 16
+    return write(folder, slices)
+
+
+def _signed(bits: int) -> Callable[[Path, list[Slice]], list[Path]]:
+    def variant(folder: Path, slices: list[Slice]) -> list[Path]:
+        for one in slices:
+            one.signed, one.intercept, one.bits_stored = True, 0.0, bits
+            one.values = np.clip(one.values, -2048, 2047)
+        return write(folder, slices)
+
+    return variant
+
+
+def _padded(folder: Path, slices: list[Slice]) -> list[Path]:
+    rows, columns = np.ogrid[:_SIDE, :_SIDE]
+    outside = (rows - _SIDE / 2) ** 2 + (columns - _SIDE / 2) ** 2 > (_SIDE / 2) ** 2
+    for one in slices:
+        one.signed, one.intercept = True, 0.0
+        one.values = np.where(outside, -2000, one.values)
+        one.more = {"PixelPaddingValue": -2000}
+    return write(folder, slices)
+
+
+def _reversed(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write(folder, slices[::-1])
+
+
+def _feet_first(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices:
+        one.along_row, one.position = np.array([-1.0, 0, 0]), one.position * [-1, 1, 1]
+        one.more = {"PatientPosition": "FFS"}
+    return write(folder, slices)
+
+
+def _oblique(folder: Path, slices: list[Slice]) -> list[Path]:
+    turn = np.linalg.qr(np.array([[0.9, 0.2, 0.1], [-0.3, 0.8, 0.4], [0.2, -0.5, 0.8]]))[0]
+    turn *= np.sign(np.diag(turn))
+    for one in slices:
+        one.along_row, one.along_column = turn[:, 0], turn[:, 1]
+        one.position = turn @ one.position
+    return write(folder, _shuffled(slices))
+
+
+def _shifting(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices[10:]:
+        one.position[0] += 6
+    return write(folder, slices)
+
+
+def _two_pixel_spacings(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices[10:]:
+        one.more = {"PixelSpacing": _numbers([1.5, 1.5])}
+    return write(folder, slices)
+
+
+def _enhanced(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write_enhanced(folder, slices)
+
+
+def _enhanced_shuffled(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write_enhanced(folder, _shuffled(slices))
+
+
+def _enhanced_slopes(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.slope, one.intercept = (1.0, -1024.0) if k % 2 else (2.0, -2048.0)
+        one.values = np.rint(one.values / 2) * 2
+    return write_enhanced(folder, _shuffled(slices))
+
+
+def _enhanced_missing(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write_enhanced(folder, _shuffled([*slices[:9], *slices[14:]]))
+
+
+_VARIANTS: dict[str, Callable[[Path, list[Slice]], list[Path]]] = {
+    "plain": write,
+    "shuffled": lambda folder, slices: write(folder, _shuffled(slices)),
+    "reversed order": _reversed,
+    "feet first": _feet_first,
+    "oblique, shuffled": _oblique,
+    "gantry tilt of 18 degrees": _tilted,
+    "one slice missing": _missing(9),
+    "six slices missing in a row": _missing(7, 8, 9, 10, 11, 12),
+    "one slice copied": _copied,
+    "two different slices at one place": _contradicted,
+    "uneven spacing": _uneven,
+    "two spacings": _two_spacings,
+    "sideways step": _shifting,
+    "two pixel spacings": _two_pixel_spacings,
+    "two orientations": _crossed,
+    "scout within": _with_scout,
+    "two time points": _two_times,
+    "two time points that nothing tells apart": _two_times_untold,
+    "PET, slope per slice": _pet,
+    "intercept per slice": _intercepts,
+    "signed and unsigned slices": _signed_and_not,
+    "signed 12 bits of 16": _signed(12),
+    "signed 16 bits": _signed(16),
+    "padding of -2000": _padded,
+    "Enhanced CT": _enhanced,
+    "Enhanced CT, shuffled": _enhanced_shuffled,
+    "Enhanced CT, slope per frame, shuffled": _enhanced_slopes,
+    "Enhanced CT, five frames missing": _enhanced_missing,
+}

@@ -1,0 +1,459 @@
+"""Whether a volume is right: judged voxel by voxel against what was acquired, in the patient's own space.
+
+A volume is right if every voxel of every acquired slice within it lies where that slice's own header says, within
+`PLACE_MM`, and has its value, within half a stored step and `VALUE`. How a tool sorts, flips or turns its axes does not
+matter. A volume that was resampled has no voxels at the slices' places; it is interpolated there, and is right if
+nearly all values lie within those around them and if no shift against the acquired slice can be measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+PLACE_MM = 0.1
+VALUE = 0.5
+_WITHIN = 0.98
+"""The part of a resampled slice's values that must lie within their neighbours'. Smoothed noise leaves some out."""
+_SHIFT = 0.1
+"""How far a resampled slice may seem to be shifted, in its own pixels, or along the normal in gaps."""
+_SMOOTHING = 1.5
+_RIM = 3
+_INTERPOLATED = 0.3
+"""How far an interpolated slice may be from linear interpolation, as a part of how far its neighbours differ (RMS). The
+wrong one of the two is off by a half."""
+_SAME_PLACE_MM = 5e-3
+_DIRECTION = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One acquired frame.
+
+    Attributes
+    ----------
+    values
+        (rows, columns), in the modality's units.
+    origin, column_step, row_step
+        Where its first pixel is, and the vectors to the next column and the next row; LPS mm.
+    measured
+        Where its pixels are no padding; None: everywhere.
+    step
+        The difference between two stored values that follow each other.
+    slack
+        By how many stored values two decoders may differ: 0 unless the codestream is lossy.
+    attributes
+        What may tell it from another frame at its place.
+    """
+
+    values: NDArray[np.float32]
+    origin: NDArray[np.float64]
+    column_step: NDArray[np.float64]
+    row_step: NDArray[np.float64]
+    measured: NDArray[np.bool_] | None = None
+    step: float = 1.0
+    slack: int = 0
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """The unit normal."""
+        normal = np.cross(self.column_step, self.row_step)
+        return normal / np.linalg.norm(normal)
+
+    @property
+    def tolerance(self) -> float:
+        """How far a value may be off: half a stored step and half a unit, and what float32 rounds away."""
+        largest = float(np.abs(self.values).max(initial=0))
+        return min(VALUE, self.step / 2) + self.slack * self.step + 1e-5 * largest
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A volume to be judged: voxels (slices, rows, columns), affine from (column, row, slice) to LPS mm."""
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge says of a tool's volumes.
+
+    `kind` is `right`, `resampled` (right as well), `wrong`, or `unjudged` where there is nothing to judge by. `frames`
+    are how many acquired frames the volumes hold, `of` how many there are. `error` is the largest difference of a
+    value at a place that should be exact, NaN where no place is.
+    """
+
+    kind: str
+    frames: int = 0
+    of: int = 0
+    error: float = float("nan")
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A volume against the frames of one kind."""
+
+    right: bool = True
+    resampled: bool = False
+    matched: set[int] = field(default_factory=set)
+    error: float = float("nan")
+    why: str = ""
+    share: float = 0.0
+
+    def fail(self, why: str) -> None:
+        self.right = False
+        self.why = self.why or why
+
+
+def judge(candidates: Sequence[Candidate], frames: Sequence[Frame]) -> Verdict:
+    """Judge all volumes that a tool made of one series: one that is wrong makes the whole wrong."""
+    if not frames or not candidates or any(candidate.voxels.ndim != 3 for candidate in candidates):
+        return Verdict("unjudged", of=len(frames))
+    kinds = _kinds(frames)
+    matched: set[int] = set()
+    errors: list[float] = []
+    resampled = False
+    for number, candidate in enumerate(candidates):
+        trials = [_try(candidate, frames, kind) for kind in kinds]
+        best = max(trials, key=lambda trial: (trial.right, trial.share, len(trial.matched)))
+        errors.append(best.error)
+        if not best.right:
+            which = f"volume {number + 1} of {len(candidates)}: " if len(candidates) > 1 else ""
+            return Verdict("wrong", len(matched), len(frames), _largest(errors), which + best.why)
+        resampled = resampled or best.resampled
+        matched |= best.matched
+    return Verdict("resampled" if resampled else "right", len(matched), len(frames), _largest(errors))
+
+
+def _largest(errors: list[float]) -> float:
+    known = [error for error in errors if not np.isnan(error)]
+    return max(known) if known else float("nan")
+
+
+def _kinds(frames: Sequence[Frame]) -> list[list[int]]:
+    """Part frames that can be of one volume: same directions, same pixels."""
+    kinds: list[list[int]] = []
+    for number, frame in enumerate(frames):
+        for kind in kinds:
+            first = frames[kind[0]]
+            scale = np.linalg.norm(first.column_step)
+            if first.values.shape == frame.values.shape and all(
+                np.abs(one - other).max() < _DIRECTION * scale
+                for one, other in ((first.column_step, frame.column_step), (first.row_step, frame.row_step))
+            ):
+                kind.append(number)
+                break
+        else:
+            kinds.append([number])
+    return kinds
+
+
+def _places(frames: Sequence[Frame], kind: list[int]) -> list[list[int]]:
+    """Part the frames of a kind by place, in the order of the normal."""
+    normal = frames[kind[0]].normal
+    ordered = sorted(kind, key=lambda number: float(frames[number].origin @ normal))
+    places: list[list[int]] = []
+    for number in ordered:
+        near = [
+            place
+            for place in places[-8:]
+            if np.abs(frames[place[0]].origin - frames[number].origin).max() <= _SAME_PLACE_MM
+        ]
+        if near:
+            near[0].append(number)
+        else:
+            places.append([number])
+    return places
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Where a frame lies in a volume's indices, (column, row, slice): the first pixel and the two steps."""
+
+    start: NDArray[np.float64]
+    column: NDArray[np.float64]
+    row: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, candidate: Candidate, frame: Frame) -> _Line:
+        inverse = np.linalg.inv(candidate.affine)
+        linear = inverse[:3, :3]
+        return cls(linear @ frame.origin + inverse[:3, 3], linear @ frame.column_step, linear @ frame.row_step)
+
+    def at(self, columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Indices (3, ...) of pixels."""
+        shape = (3, *([1] * np.ndim(columns)))
+        parts = [vector.reshape(shape) for vector in (self.start, self.column, self.row)]
+        return np.asarray(parts[0] + parts[1] * columns + parts[2] * rows)
+
+
+def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Trial:
+    trial = _Trial()
+    places = _places(frames, kind)
+    inside = [place for place in places if _part_inside(candidate, frames[place[0]]) > 0.5]
+    if not inside:
+        trial.fail("it lies elsewhere than every acquired slice")
+        return trial
+    on_grid = all(_exact(candidate, frames[place[0]]) is not None for place in inside)
+    chosen: list[list[int]] = []
+    good = 0
+    for place in inside:
+        found = _match_place(candidate, frames, places, place, trial, on_grid=on_grid)
+        chosen.append(found)
+        good += bool(found)
+        trial.matched.update(found)
+    trial.share = good / len(inside)
+    if trial.right:
+        _check_slices(candidate, frames, [found[0] for found in chosen], trial)
+    if trial.right and not _of_one_kind(frames, inside, chosen):
+        trial.fail("its slices are of several time points, echoes or copies")
+    return trial
+
+
+def _part_inside(candidate: Candidate, frame: Frame) -> float:
+    rows, columns = frame.values.shape
+    grid = np.meshgrid(np.linspace(0, columns - 1, 9), np.linspace(0, rows - 1, 9))
+    indices = _Line.of(candidate, frame).at(*grid)
+    size = np.array(candidate.voxels.shape[::-1]).reshape(3, 1, 1)
+    return float(((indices > -0.51) & (indices < size - 0.49)).all(axis=0).mean())
+
+
+def _match_place(
+    candidate: Candidate,
+    frames: Sequence[Frame],
+    places: list[list[int]],
+    place: list[int],
+    trial: _Trial,
+    *,
+    on_grid: bool,
+) -> list[int]:
+    """Return which of the frames at a place the volume holds.
+
+    In a volume whose voxels are all where slices were acquired (`on_grid`) nothing was interpolated.
+    """
+    reasons, found = [], []
+    for number in place:
+        frame = frames[number]
+        cut = _exact(candidate, frame)
+        if cut is not None:
+            error = _difference(frame, cut)
+            if error <= frame.tolerance:
+                found.append(number)
+                trial.error = float(np.nanmax([trial.error, error]))
+                continue
+            if on_grid:
+                reasons.append((0, f"values are off by up to {error:g}"))
+                continue
+        why = _resampled(candidate, frames, places, place, number)
+        if why:
+            reasons.append((1, _misplaced(candidate, frame) or why))
+        else:
+            found.append(number)
+            trial.resampled = True
+    if not found:
+        height = float(frames[place[0]].origin @ frames[place[0]].normal)
+        trial.fail(f"at {height:.2f} mm {min(reasons)[1]}")
+    return found
+
+
+def _misplaced(candidate: Candidate, frame: Frame) -> str:
+    """Say how far a slice lies from where it was acquired, if its values are all there."""
+    for number in range(-2, 3):  # from the place of the last slice to that of the next but one
+        moved = Frame(
+            frame.values,
+            frame.origin + number * candidate.affine[:3, 2],
+            frame.column_step,
+            frame.row_step,
+            frame.measured,
+        )
+        cut = _exact(candidate, moved, place_mm=np.inf)
+        if cut is not None and _difference(frame, cut) <= frame.tolerance:
+            line = _Line.of(candidate, moved)
+            whole = _Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
+            off = candidate.affine[:3, :3] @ whole.start + candidate.affine[:3, 3] - frame.origin
+            return f"the slice lies {np.linalg.norm(off):.2f} mm from where it was acquired"
+    return ""
+
+
+def _exact(candidate: Candidate, frame: Frame, place_mm: float = PLACE_MM) -> NDArray[Any] | None:
+    """Return the voxels at a frame's pixels, or None where there are none within `place_mm` of every pixel."""
+    line = _Line.of(candidate, frame)
+    whole = _Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
+    for vector in (whole.column, whole.row):
+        if np.abs(vector).sum() != 1:
+            return None
+    rows, columns = frame.values.shape
+    corners = (np.array([0, columns - 1, 0, columns - 1]), np.array([0, 0, rows - 1, rows - 1]))
+    off = candidate.affine[:3, :3] @ (whole.at(*corners) - line.at(*corners))
+    if np.linalg.norm(off, axis=0).max() > place_mm:
+        return None
+    indices = whole.at(*corners)
+    if indices.min() < 0 or (indices.max(axis=1) >= candidate.voxels.shape[::-1]).any():
+        return None
+    i, j, k = whole.at(*np.meshgrid(np.arange(columns), np.arange(rows))).astype(np.intp)
+    return candidate.voxels[k, j, i]
+
+
+def _difference(frame: Frame, cut: NDArray[Any]) -> float:
+    difference = np.abs(cut.astype(np.float64) - frame.values)
+    if frame.measured is not None:
+        difference = difference[frame.measured]
+    difference = np.nan_to_num(difference, nan=np.inf)
+    return float(difference.max(initial=0))
+
+
+def _resampled(
+    candidate: Candidate, frames: Sequence[Frame], places: list[list[int]], place: list[int], number: int
+) -> str:
+    """Return why a volume that has no voxels at a frame's pixels is wrong there, or nothing."""
+    frame = frames[number]
+    rows, columns = frame.values.shape
+    line = _Line.of(candidate, frame)
+    size = np.array(candidate.voxels.shape[::-1]).reshape(3, 1, 1)
+    indices = line.at(*np.meshgrid(np.arange(columns, dtype=float), np.arange(rows, dtype=float)))
+    there = ((indices >= -0.01) & (indices <= size - 0.99)).all(axis=0)
+    if frame.measured is not None:
+        there &= frame.measured
+    # At the rim a resampling tool may have mixed in what lies outside of the slice.
+    there = ndimage.binary_erosion(there, iterations=_RIM)
+    if there.mean() < 0.5:
+        return "half of the slice is not in the volume"
+    values = ndimage.map_coordinates(
+        candidate.voxels.astype(np.float32, copy=False), indices[::-1], order=1, mode="nearest"
+    )
+    at = places.index(place)
+    rank = place.index(number)
+    around = [frames[places[k][min(rank, len(places[k]) - 1)]] for k in (at - 1, at + 1) if 0 <= k < len(places)]
+    spread = 2 if _shifted_within(line) else 1
+    low = ndimage.minimum_filter(frame.values, 2 * spread + 1)
+    high = ndimage.maximum_filter(frame.values, 2 * spread + 1)
+    for other in around:
+        low, high = np.minimum(low, other.values), np.maximum(high, other.values)
+    within = ((values >= low - frame.tolerance) & (values <= high + frame.tolerance))[there]
+    if within.mean() < _WITHIN:
+        return f"{1 - within.mean():.1%} of the interpolated values are not between those around them"
+    shift = _shift(frame, values, around, there)
+    if np.abs(shift).max() > _SHIFT:
+        text = ", ".join(f"{part:+.2f}" for part in shift)
+        return f"the interpolated slice is shifted by {text} (columns, rows, gaps)"
+    return ""
+
+
+def _shifted_within(line: _Line) -> bool:
+    """Whether a frame's pixels lie between voxels of the slice itself, and not only between slices."""
+    return bool(np.abs(line.start - np.rint(line.start))[:2].max() > 0.05)
+
+
+def _shift(frame: Frame, values: NDArray[Any], around: list[Frame], there: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Measure by least squares how far a slice has been moved: in pixels, and in gaps along the normal.
+
+    Both slices are smoothed first: what interpolation takes from the finest detail would count as movement else.
+    """
+
+    def smooth(image: NDArray[Any]) -> NDArray[np.float64]:
+        # Padding is left out of the smoothing too.
+        weight = ndimage.gaussian_filter(there.astype(np.float64), _SMOOTHING)
+        filtered = ndimage.gaussian_filter(np.where(there, image, 0).astype(np.float64), _SMOOTHING)
+        return np.asarray(filtered / np.maximum(weight, 1e-3), np.float64)
+
+    own, other = smooth(frame.values), smooth(values)
+    down, across = np.gradient((own + other) / 2)
+    gradients = [across, down]
+    if len(around) == 2:
+        gradients.append((smooth(around[1].values) - smooth(around[0].values)) / 2)
+    columns = np.stack([gradient[there] for gradient in gradients], axis=1)
+    solution, *_ = np.linalg.lstsq(columns, (other - own)[there], rcond=None)
+    return np.asarray(solution, np.float64)
+
+
+def _check_slices(candidate: Candidate, frames: Sequence[Frame], found: list[int], trial: _Trial) -> None:
+    """Look at the slices that no acquired frame lies in: between two they may be interpolated, else be constant."""
+    line = _Line.of(candidate, frames[found[0]])
+    if any(_exact(candidate, frames[number]) is None for number in found):
+        _check_ends(candidate, frames, found, trial)
+        return
+    (axis,) = {0, 1, 2} - {int(np.abs(vector).argmax()) for vector in (line.column, line.row)}
+    voxels = np.moveaxis(candidate.voxels, 2 - axis, 0)
+    held = sorted({int(np.rint(_Line.of(candidate, frames[number]).start[axis])) for number in found})
+    for k in sorted(set(range(len(voxels))) - set(held)):
+        below = [h for h in held if h < k]
+        above = [h for h in held if h > k]
+        if not below or not above:
+            if np.ptp(voxels[k]) > 0:
+                trial.fail("it has slices where none was acquired")
+                return
+            continue
+        if not _between(voxels, below[-1], k, above[0]):
+            trial.fail("a slice where none was acquired is not what lies between its neighbours")
+            return
+        trial.resampled = True
+
+
+def _check_ends(candidate: Candidate, frames: Sequence[Frame], found: list[int], trial: _Trial) -> None:
+    """Look at the slices of a resampled volume: beyond the acquired ones there must be nothing but a constant."""
+    normal = frames[found[0]].normal
+    steps = np.abs(normal @ candidate.affine[:3, :3])
+    axis = int((steps / np.linalg.norm(candidate.affine[:3, :3], axis=0)).argmax())
+    heights = [float(frames[number].origin @ normal) for number in found]
+    centre = (np.array(candidate.voxels.shape[::-1]) - 1) / 2
+    voxels = np.moveaxis(candidate.voxels, 2 - axis, 0)
+    for k, plane in enumerate(voxels):
+        centre[axis] = k
+        height = float(normal @ (candidate.affine[:3, :3] @ centre + candidate.affine[:3, 3]))
+        beyond = max(min(heights) - height, height - max(heights))
+        if beyond > 0.75 * steps[axis] and np.ptp(plane) > 0:
+            trial.fail("it has slices where none was acquired")
+            return
+
+
+def _between(voxels: NDArray[Any], below: int, k: int, above: int) -> bool:
+    """Whether a slice is about what linear interpolation between two others gives."""
+    low, high = voxels[below].astype(np.float64), voxels[above].astype(np.float64)
+    expected = low + (high - low) * ((k - below) / (above - below))
+    off = float(np.sqrt(np.mean((voxels[k] - expected) ** 2)))
+    return off <= _INTERPOLATED * float(np.sqrt(np.mean((high - low) ** 2))) + 1
+
+
+def _of_one_kind(frames: Sequence[Frame], inside: list[list[int]], chosen: list[list[int]]) -> bool:
+    """Whether, where places hold several frames, the volume's are told from the others by the same attribute(s)."""
+    crowded = [
+        (place, found)
+        for place, found in zip(inside, chosen, strict=True)
+        if len(place) > 1 and len(found) < len(place)
+    ]
+    if not crowded:
+        return True
+    ranks = {
+        number: str(rank)
+        for place in inside
+        for rank, number in enumerate(
+            sorted(place, key=lambda n: (float(frames[n].attributes.get("InstanceNumber", "0") or 0), n))
+        )
+    }
+
+    def told(number: int, names: tuple[str, ...]) -> tuple[str, ...]:
+        attributes = {**frames[number].attributes, "rank": ranks[number]}
+        return tuple(attributes.get(name, "") for name in names)
+
+    names = sorted({name for place, _ in crowded for number in place for name in frames[number].attributes} | {"rank"})
+    for few in (*((name,) for name in names), *combinations(names, 2)):
+        common = set.intersection(*({told(number, few) for number in found} for _, found in crowded))
+        for value in common:
+            if all(
+                not any(told(number, few) == value for number in place if number not in found)
+                for place, found in crowded
+            ):
+                return True
+    return False

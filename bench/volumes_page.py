@@ -1,0 +1,110 @@
+"""The page that `volumes.py` writes: a table for every series, and the sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from judge import Verdict
+
+LABELS = {
+    "right": "right",
+    "resampled": "right, resampled",
+    "refused": "refused",
+    "wrong": "wrong",
+    "crash": "crash",
+    "unjudged": "no truth",
+    "not asked": "not asked",
+}
+"""What a verdict is called on the page."""
+
+_REASON = 90
+
+_HEAD = """# Which readers make right volumes
+
+Written by `make bench-volumes`; do not edit. Each series is read by Voxelmill and by four readers that people trust,
+each in a process of its own with a time limit. Every voxel is then held against a referee that shares no code with
+Voxelmill: what the header of that very slice (or frame) says about its place and its values.
+
+- **right**: every acquired slice within the volume lies within 0.1 mm of where its own header says, and every value is
+  within half a unit and half a stored step. How a reader sorts, flips or turns the axes does not matter.
+- **right, resampled**: the volume was interpolated; at the places of the acquired slices its values lie between those
+  around them, without a shift that could be measured.
+- **refused**: no volume, and a message.
+- **wrong**: a voxel elsewhere than acquired, or with another value, or a volume put together from several time points.
+- **crash**: the process died, hung for 60 s, or raised an error that tells its user nothing.
+- **no truth**: the reader gave pixels of something that is no volume: colour, no position, not an image of a patient.
+
+`n of m`: so many of the series' frames are in the volumes, where not all are. `!`: wrong, with a warning of some kind.
+SimpleITK: series reader with GDCM's file names. dcm2niix: `-p n`; where it writes a mended volume beside the plain one
+(tilt, uneven spacing), the mended one counts. dicom2nifti and highdicom: their defaults. Padding may have any value.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One series: what each tool made of it, and what it said."""
+
+    name: str
+    files: int
+    frames: int
+    verdicts: dict[str, Verdict]
+    remarks: dict[str, str]
+    hostile: bool
+
+    def cell(self, tool: str) -> str:
+        """The verdict on one tool, in few words."""
+        verdict = self.verdicts[tool]
+        if verdict.kind == "not asked":
+            return "-"
+        text = LABELS[verdict.kind]
+        if verdict.kind == "wrong":
+            return f"**{text}**{' !' if self.remarks[tool] else ''}"
+        if verdict.kind in {"right", "resampled"} and verdict.frames < verdict.of:
+            text += f", {verdict.frames} of {verdict.of}"
+        return f"**{text}**" if verdict.kind == "crash" else text
+
+    def note(self, ours: str) -> str:
+        """Why: our reason, or the first wrong reader's fault."""
+        if self.verdicts[ours].kind in {"refused", "crash"}:
+            return _short(self.remarks[ours])
+        for tool, verdict in self.verdicts.items():
+            if verdict.kind == "wrong":
+                return _short(f"{tool}: {verdict.why}")
+        return _short(self.remarks[ours])
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split()).replace("|", "/")
+    return text if len(text) <= _REASON else text[: _REASON - 1].rstrip() + "…"
+
+
+def page(rows: Sequence[Row], tools: Sequence[str]) -> str:
+    """Return the page; `tools` begins with ours."""
+    parts = [_HEAD]
+    for title, chosen in (
+        ("Series as scanners made them, and files that try readers", [row for row in rows if not row.hostile]),
+        ("Hostile series, written from the pixels of a real one", [row for row in rows if row.hostile]),
+    ):
+        parts += [f"## {title}\n", _sums(chosen, tools), "", _table(chosen, tools), ""]
+    return "\n".join(parts)
+
+
+def _sums(rows: Sequence[Row], tools: Sequence[str]) -> str:
+    lines = ["| reader | " + " | ".join(LABELS.values()) + " |", "|---" * (len(LABELS) + 1) + "|"]
+    for tool in tools:
+        found = Counter(row.verdicts[tool].kind for row in rows)
+        lines.append(f"| {tool} | " + " | ".join(str(found[kind]) for kind in LABELS) + " |")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Row], tools: Sequence[str]) -> str:
+    lines = ["| series | frames | " + " | ".join(tools) + " | note |", "|---" * (len(tools) + 3) + "|"]
+    for row in rows:
+        cells = " | ".join(row.cell(tool) for tool in tools)
+        lines.append(f"| {row.name} | {row.frames} | {cells} | {row.note(tools[0])} |")
+    return "\n".join(lines)
