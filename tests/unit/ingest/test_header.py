@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 import zlib
@@ -13,10 +12,11 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
+from unit.ingest.dicom_objects import BITS, dataset, encoded, judge, run
 from voxelmill_ingest.elements import looks_like_dicom
 from voxelmill_ingest.findings import Instance, Refusal
 from voxelmill_ingest.header import read_dicom
@@ -28,55 +28,6 @@ from voxelmill_shared.events import ObjectRef
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from voxelmill_ingest.ranges import Reading
-
-
-def run(reading: Reading[Any], body: bytes) -> tuple[Any, int]:
-    """Feed a reader from memory; return what it found and how many bytes it asked for."""
-    total = 0
-    try:
-        wanted = next(reading)
-        while True:
-            piece = body[wanted.start : wanted.start + wanted.length]
-            total += len(piece)
-            wanted = reading.send(piece)
-    except StopIteration as end:
-        return end.value, total
-
-
-def judge(body: bytes, size: int | None = None) -> Instance | Refusal:
-    found: Instance | Refusal = run(read_dicom(Window(len(body) if size is None else size)), body)[0]
-    return found
-
-
-def dataset(**values: Any) -> Dataset:
-    ds = Dataset()
-    ds.SOPClassUID = CTImageStorage
-    ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", "1.2.3.4", "1.2.3.4.5"
-    ds.Modality = "CT"
-    ds.InstanceNumber = 7
-    ds.ImagePositionPatient = [1.5, -2, 3]
-    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit = 4, 6, 16, 12, 11
-    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
-    ds.PixelData = bytes(48)
-    for keyword, value in values.items():
-        if value is None:
-            delattr(ds, keyword)
-        else:
-            setattr(ds, keyword, value)
-    return ds
-
-
-def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = syntax
-    ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID") or CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID") or "1.2.9"
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def real_files(data: Path) -> Iterator[Path]:
@@ -147,9 +98,12 @@ def test_a_large_element_before_the_pixels_is_jumped_over() -> None:
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.11.1", "PixelData": None}, Reason.NOT_AN_IMAGE),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, Reason.LOCALIZER),
         ({"StudyInstanceUID": ""}, None),
-        ({"SeriesInstanceUID": ""}, Reason.MISSING_SERIES_INSTANCE_UID),
-        ({"SeriesInstanceUID": "", "FrameOfReferenceUID": "1.2.7"}, None),
-        ({"SeriesInstanceUID": "", "StudyInstanceUID": ""}, Reason.MISSING_STUDY_INSTANCE_UID),
+        ({"SeriesInstanceUID": "", "FrameOfReferenceUID": None}, Reason.MISSING_SERIES_INSTANCE_UID),
+        ({"SeriesInstanceUID": ""}, None),
+        (
+            {"SeriesInstanceUID": "", "StudyInstanceUID": "", "FrameOfReferenceUID": None},
+            Reason.MISSING_STUDY_INSTANCE_UID,
+        ),
         ({"SOPInstanceUID": ""}, None),
         ({"PixelData": None}, Reason.NO_PIXEL_DATA),
         ({"Rows": 0}, Reason.NO_PIXEL_DATA),
@@ -157,9 +111,9 @@ def test_a_large_element_before_the_pixels_is_jumped_over() -> None:
         ({"NumberOfFrames": 2}, Reason.TRUNCATED),
         ({"BitsAllocated": 0}, Reason.INVALID_HEADER),
         ({"Rows": 65535, "Columns": 65535, "NumberOfFrames": 10000}, Reason.IMPLAUSIBLE_SIZE),
-        ({"BitsAllocated": 1, "Rows": 16, "Columns": 24}, None),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8}, Reason.TRUNCATED),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "BitsAllocated": 8}, None),
+        ({**BITS[1], "Rows": 16, "Columns": 24}, None),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", **BITS[8]}, Reason.TRUNCATED),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", **BITS[8]}, None),
     ],
 )
 def test_what_is_wrong_is_said(values: dict[str, Any], reason: Reason | None) -> None:
@@ -207,7 +161,7 @@ def test_an_object_that_is_cut_anywhere_is_never_taken(data: Path) -> None:
 
 def test_encapsulated_pixels_need_a_fragment_for_each_frame() -> None:
     ds = dataset(NumberOfFrames=100)
-    ds.PixelData = pydicom.encaps.encapsulate([bytes(10)])
+    ds.PixelData = pydicom.encaps.encapsulate([bytes(10)], has_bot=False)
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
     found = judge(encoded(ds, JPEG2000Lossless))

@@ -6,22 +6,31 @@ from pathlib import Path
 
 import pytest
 
+from voxelmill_ingest.catalogue import page
+from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.inspection import inspect, is_junk
-from voxelmill_ingest.reasons import Reason, table
+from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.unpack import safe_name
 from voxelmill_shared.events import ObjectRef
 
-README = Path(__file__).parents[3] / "services" / "ingest" / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "validation.md"
 
 
-def test_the_page_of_the_service_holds_the_catalogue_as_it_is() -> None:
-    assert table() in README.read_text()
+def test_the_page_holds_the_catalogue_as_it_is() -> None:
+    """It is made with `python -m voxelmill_ingest.catalogue > docs/validation.md`."""
+    assert PAGE.read_text() == page()
 
 
-def test_words_are_lower_case_and_explained_in_one_sentence() -> None:
-    for reason in Reason:
-        assert reason.value == reason.value.lower().replace("_", "-")
-        assert reason.explanation.endswith((".", "…"))
+@pytest.mark.parametrize("one", [*Reason, *Caution])
+def test_words_are_lower_case_and_explained(one: Reason | Caution) -> None:
+    assert one.value == one.value.lower().replace("_", "-")
+    assert one.explanation.endswith((".", "…"))
+    assert one.advice.endswith(".")
+    assert one.source == "" or one.source.startswith(("PS3.", "nifti"))
+
+
+def test_no_word_is_a_reason_and_a_warning() -> None:
+    assert not {one.value for one in Reason} & {one.value for one in Caution}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from voxelmill_ingest.ranges import HeaderTooLongError, InflatedWindow, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from voxelmill_ingest.ranges import Reading
 
 IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
@@ -26,14 +28,18 @@ PIXEL_DATA: Final = 0x7FE0_0010
 PIXELS: Final = frozenset({0x7FE0_0008, 0x7FE0_0009, PIXEL_DATA})
 """Float, Double Float and plain Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
-_UNDEFINED = 0xFFFF_FFFF
+ITEM: Final = 0xFFFE_E000
+ITEM_END: Final = 0xFFFE_E00D
+SEQUENCE_END: Final = 0xFFFE_E0DD
+UNDEFINED: Final = 0xFFFF_FFFF
 _SHORT_LENGTH = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_LENGTH = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _VRS = _SHORT_LENGTH | _LONG_LENGTH
+_HEADER_SIZE: Final = {**dict.fromkeys(_SHORT_LENGTH, 8), **dict.fromkeys(_LONG_LENGTH, 12)}
 _LOOK_CLOSER = frozenset({0x0000, 0x7FE0, 0xFFFE})
 """Groups of padding, of pixels and of delimiters."""
-_LONGEST_VALUE = 4096
+LONGEST_VALUE: Final = 4096
+"""Bytes of a value that is kept."""
 _MOST_ELEMENTS = 1_000_000
 
 
@@ -56,8 +62,16 @@ class Elements:
 
     Attributes
     ----------
+    transfer_syntax_uid, assumed_syntax, contradicted_syntax
+        How the data set is encoded; whether that had to be told by its bytes, because nothing says it, or because they
+        are not in the VR encoding that the file meta information says.
     values
         Raw value by tag, of the wanted elements at the top level.
+    vrs
+        VR by tag, of those values that were written in another VR than the wanted one.
+    unread
+        Length by tag, of wanted elements that were stepped over: values too long to be kept, and sequences of undefined
+        length.
     pixels
         The pixel element, if the walk came to it.
     cut
@@ -66,9 +80,12 @@ class Elements:
 
     transfer_syntax_uid: str = ""
     assumed_syntax: bool = False
+    contradicted_syntax: bool = False
     big_endian: bool = False
     deflated: bool = False
     values: dict[int, bytes] = field(default_factory=dict)
+    vrs: dict[int, bytes] = field(default_factory=dict)
+    unread: dict[int, int] = field(default_factory=dict)
     pixels: Pixels | None = None
     cut: str = ""
 
@@ -92,8 +109,10 @@ def _has_plausible_start(head: bytes, order: str) -> bool:
     return order == "<" and element <= 0x0070 and 0 < length <= 256
 
 
-def open_data_set(window: Window, wanted: frozenset[int]) -> Reading[Walker]:
+def open_data_set(window: Window, wanted: Mapping[int, bytes]) -> Reading[Walker]:
     """Read the file meta information (PS3.10 7.1) and return a walker that stands at the first element after it.
+
+    `wanted` has the VR of each element whose value is to be kept.
 
     Raises
     ------
@@ -103,7 +122,7 @@ def open_data_set(window: Window, wanted: frozenset[int]) -> Reading[Walker]:
     found = Elements()
     yield from window.need(min(window.size, 132 + 16))
     window.position = 132 if window.data[128:132] == b"DICM" else 0
-    meta = Walker(window, found, wanted | {TRANSFER_SYNTAX_UID}, explicit=True, order="<")
+    meta = Walker(window, found, {**wanted, TRANSFER_SYNTAX_UID: b"UI"}, explicit=True, order="<")
     yield from meta.run(stop_after=0x0002)
     body, explicit, order = yield from _settle_encoding(window, found)
     return Walker(body, found, wanted, explicit=explicit, order=order)
@@ -130,6 +149,8 @@ def _settle_encoding(window: Window, found: Elements) -> Reading[tuple[Window, b
             found.transfer_syntax_uid, order = EXPLICIT_BIG, ">"
         else:
             found.transfer_syntax_uid = IMPLICIT_LITTLE
+    else:
+        found.contradicted_syntax = explicit == (declared == IMPLICIT_LITTLE)
     found.big_endian = order == ">"
     return window, explicit, order
 
@@ -137,7 +158,9 @@ def _settle_encoding(window: Window, found: Elements) -> Reading[tuple[Window, b
 class Walker:
     """One pass over the elements of one data set. What it has found so far is in `found`."""
 
-    def __init__(self, window: Window, found: Elements, wanted: frozenset[int], *, explicit: bool, order: str) -> None:
+    def __init__(
+        self, window: Window, found: Elements, wanted: Mapping[int, bytes], *, explicit: bool, order: str
+    ) -> None:
         self._window = window
         self.found = found
         self._wanted = wanted
@@ -180,7 +203,7 @@ class Walker:
             group, element = self._tag.unpack_from(window.data, offset)
             tag = group << 16 | element
             if group == 0xFFFE:
-                self._delimiter(tag, self._long.unpack_from(window.data, offset + 4)[0], open_levels)
+                yield from self._delimiter(tag, self._long.unpack_from(window.data, offset + 4)[0], open_levels)
                 continue
             if not open_levels and (group > stop_after or group == 0):
                 return  # a group 0 after the data set is padding
@@ -193,28 +216,42 @@ class Walker:
 
         It ends before whatever needs a closer look. What it does `_element` does too, at three times the cost.
         """
-        window, wanted, values = self._window, self._wanted, self.found.values
-        data = window.data
+        window, wanted = self._window, self._wanted
+        data, unpack, header_size = window.data, self._header.unpack_from, _HEADER_SIZE.get
         size = len(data)
+        last = size - 12
         offset = window.position - window.start
-        while 0 <= offset <= size - 12:
-            group, element, vr, length = self._header.unpack_from(data, offset)
+        while 0 <= offset <= last:
+            group, element, vr, length = unpack(data, offset)
             if group > stop_after or group in _LOOK_CLOSER:
                 break
-            if vr in _SHORT_LENGTH:
-                begin = offset + 8
-            elif vr in _LONG_LENGTH:
-                begin = offset + 12
+            header = header_size(vr)
+            if header == 8:
+                after = offset + 8 + length
+            elif header == 12:
                 length = self._long.unpack_from(data, offset + 8)[0]
+                after = offset + 12 + length
             else:
                 break
-            if length > size - begin:
+            if after > size:
                 break
             tag = group << 16 | element
-            if tag in wanted and length <= _LONGEST_VALUE:
-                values[tag] = data[begin : begin + length]
-            offset = begin + length
+            if tag in wanted:
+                self._take(tag, vr, data, after - length, length)
+            offset = after
         window.position = window.start + offset
+
+    def _take(self, tag: int, vr: bytes, data: bytes, begin: int, length: int) -> None:
+        """Keep a wanted value, which lies in `data`, and the VR that it has against all expectation."""
+        found = self.found
+        if length > LONGEST_VALUE:
+            found.unread[tag] = length
+            return
+        found.values[tag] = data[begin : begin + length]
+        if vr and vr != self._wanted[tag]:
+            found.vrs[tag] = vr
+        elif tag in found.vrs:
+            del found.vrs[tag]  # the element stands here twice, and the last one counts
 
     def _element(self, tag: int, open_levels: list[bool]) -> Reading[bool]:
         """Take one element or step over it; true if the walk ends here."""
@@ -223,32 +260,40 @@ class Walker:
         if header == 0:
             found.cut = f"the object ends inside the element {name(tag)}"
         elif not open_levels and tag in PIXELS:
-            found.pixels = Pixels(tag, window.position + header, None if length == _UNDEFINED else length)
-        elif length == _UNDEFINED:
+            found.pixels = Pixels(tag, window.position + header, None if length == UNDEFINED else length)
+        elif length == UNDEFINED:
+            if not open_levels and tag in self._wanted:
+                found.unread[tag] = length
             open_levels.append(self._explicit)
-            self._explicit = self._explicit and vr != b"UN"  # PS3.5 6.2.2, note 2
             window.position += header
         else:
-            keep = not open_levels and tag in self._wanted and length <= _LONGEST_VALUE
-            if keep and (yield from window.need(header + length)):
-                begin = window.position - window.start + header
-                found.values[tag] = window.data[begin : begin + length]
+            if not open_levels and tag in self._wanted:
+                if length > LONGEST_VALUE:
+                    found.unread[tag] = length
+                elif (yield from window.need(header + length)):
+                    self._take(tag, vr, window.data, window.position - window.start + header, length)
             window.position += header + length
             if window.position > window.size:
                 found.cut = f"the element {name(tag)} runs past the end of the object"
         return bool(found.cut or found.pixels)
 
-    def _delimiter(self, tag: int, length: int, open_levels: list[bool]) -> None:
+    def _delimiter(self, tag: int, length: int, open_levels: list[bool]) -> Reading[None]:
         """Step over the start or the end of an item or of a sequence."""
         if not open_levels:
             raise InvalidDicomError(f"{name(tag)} outside of a sequence, at byte {self._window.position}")
-        self._window.position += 8
-        if tag == _ITEM:
-            if length == _UNDEFINED:
-                open_levels.append(self._explicit)
-            else:
-                self._window.position += length
-        elif tag in {_ITEM_END, _SEQUENCE_END}:
+        window = self._window
+        window.position += 8
+        if tag == ITEM:
+            if length != UNDEFINED:
+                window.position += length
+                return
+            open_levels.append(self._explicit)
+            if self._explicit and (yield from window.need(6)):
+                # Within VR UN items are implicit (PS3.5 6.2.2, note 2), and some writers make others so too; some
+                # make those of UN explicit. The first element's VR tells, and nothing else does.
+                vr = window.data[window.position - window.start + 4 :][:2]
+                self._explicit = vr.isalpha() and vr.isupper()
+        elif tag in {ITEM_END, SEQUENCE_END}:
             self._explicit = open_levels.pop()
         else:
             raise InvalidDicomError(f"{name(tag)} at byte {self._window.position - 8} is no delimiter")
@@ -261,11 +306,13 @@ class Walker:
         if not self._explicit or not (vr.isalpha() and vr.isupper()):
             # Some writers put implicit elements into an explicit data set; no VR then stands where one must.
             return 8, self._long.unpack_from(data, offset + 4)[0], b""
-        if vr in _SHORT_LENGTH:
-            return 8, self._short.unpack_from(data, offset + 6)[0], vr
+        short = self._short.unpack_from(data, offset + 6)[0]
+        # A VR that is younger than this program has the long form (PS3.5 7.1.2), whose first two bytes are zero. One
+        # that is only misspelt has a length in them.
+        if vr in _SHORT_LENGTH or (short and vr not in _LONG_LENGTH):
+            return 8, short, vr
         if not (yield from self._window.need(12)):
             return 0, 0, vr
-        # VRs that are younger than this program have the long form (PS3.5 7.1.2).
         return 12, self._long.unpack_from(self._window.data, self._window.position - self._window.start + 8)[0], vr
 
 

@@ -22,6 +22,7 @@ class Instance(_Finding):
     """One image: a DICOM instance, or a NIfTI volume under UIDs made from its content.
 
     `position` and `orientation` are Image Position and Image Orientation (Patient) (PS3.3 C.7.6.2), in mm and LPS.
+    `patient_mark` tells the patients of one series apart and says nothing else of them; it stays in the ledger.
     """
 
     finding: Literal["instance"] = "instance"
@@ -38,11 +39,15 @@ class Instance(_Finding):
     frames: int = 1
     position: Vector | None = None
     orientation: Cosines | None = None
+    frame_of_reference_uid: str = ""
+    patient_mark: str = ""
     warnings: tuple[str, ...] = ()
 
     def event(self, reference: ObjectRef, upload_id: str | None) -> ObjectValidated:
         """Say that the object is taken."""
-        facts = self.model_dump(exclude={"finding", "position", "orientation"})
+        facts = self.model_dump(
+            exclude={"finding", "position", "orientation", "frame_of_reference_uid", "patient_mark"}
+        )
         return ObjectValidated(object=reference, upload_id=upload_id, **facts)
 
 

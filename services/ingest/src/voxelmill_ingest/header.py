@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from voxelmill_ingest import elements
-from voxelmill_ingest.findings import Cosines, Instance, Refusal, Vector
-from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest import elements, tags
+from voxelmill_ingest.cautions import Caution
+from voxelmill_ingest.characters import about_characters, patient_mark
+from voxelmill_ingest.findings import Instance, Refusal
+from voxelmill_ingest.fragments import read_fragments
+from voxelmill_ingest.modules import about_modules, orientation_of, position_of
+from voxelmill_ingest.pixels import COMPRESSED, check_pixels
+from voxelmill_ingest.ranges import Window
+from voxelmill_ingest.reasons import Reason, RefusedError
+from voxelmill_ingest.values import is_present, text, texts
 from voxelmill_shared.events import ObjectKind
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements
-    from voxelmill_ingest.ranges import Reading, Window
-
-IMAGE_TYPE = 0x0008_0008
-SOP_CLASS_UID = 0x0008_0016
-SOP_INSTANCE_UID = 0x0008_0018
-MODALITY = 0x0008_0060
-SERIES_DATE = 0x0008_0021
-SERIES_TIME = 0x0008_0031
-STUDY_INSTANCE_UID = 0x0020_000D
-SERIES_INSTANCE_UID = 0x0020_000E
-SERIES_NUMBER = 0x0020_0011
-INSTANCE_NUMBER = 0x0020_0013
-IMAGE_POSITION_PATIENT = 0x0020_0032
-IMAGE_ORIENTATION_PATIENT = 0x0020_0037
-FRAME_OF_REFERENCE_UID = 0x0020_0052
-SAMPLES_PER_PIXEL = 0x0028_0002
-PHOTOMETRIC_INTERPRETATION = 0x0028_0004
-NUMBER_OF_FRAMES = 0x0028_0008
-ROWS = 0x0028_0010
-COLUMNS = 0x0028_0011
-BITS_ALLOCATED = 0x0028_0100
-MEDIA_STORAGE_SOP_CLASS_UID = 0x0002_0002
-MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0002_0003
-FILE_SET_ID = 0x0004_1130
-
-_WANTED: Final = frozenset(
-    {
-        MEDIA_STORAGE_SOP_CLASS_UID,
-        MEDIA_STORAGE_SOP_INSTANCE_UID,
-        FILE_SET_ID,
-        IMAGE_TYPE,
-        SOP_CLASS_UID,
-        SOP_INSTANCE_UID,
-        MODALITY,
-        STUDY_INSTANCE_UID,
-        SERIES_INSTANCE_UID,
-        SERIES_DATE,
-        SERIES_TIME,
-        SERIES_NUMBER,
-        INSTANCE_NUMBER,
-        FRAME_OF_REFERENCE_UID,
-        IMAGE_POSITION_PATIENT,
-        IMAGE_ORIENTATION_PATIENT,
-        SAMPLES_PER_PIXEL,
-        PHOTOMETRIC_INTERPRETATION,
-        NUMBER_OF_FRAMES,
-        ROWS,
-        COLUMNS,
-        BITS_ALLOCATED,
-    }
-)
-
-UNCOMPRESSED: Final = frozenset(
-    {elements.IMPLICIT_LITTLE, elements.EXPLICIT_LITTLE, elements.EXPLICIT_BIG, elements.DEFLATED}
-)
-COMPRESSED: Final = frozenset(
-    {
-        "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-        "1.2.840.10008.1.2.4.51",  # JPEG Extended
-        "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-        "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-        "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-        "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
-        "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-        "1.2.840.10008.1.2.4.91",  # JPEG 2000
-        "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
-        "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
-        "1.2.840.10008.1.2.4.203",  # HTJ2K
-        "1.2.840.10008.1.2.5",  # RLE Lossless
-    }
-)
-"""The encapsulated transfer syntaxes that Voxelmill decodes (PS3.5 A.4)."""
+    from voxelmill_ingest.fragments import Fragments
+    from voxelmill_ingest.ranges import Reading
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -113,200 +48,157 @@ _OTHER_KINDS: Final = {
     "481": "a radiotherapy dose, structure set, plan or record",
 }
 _RT_IMAGES = frozenset({"481.1", "481.23"})
-MOST_DECODED_BYTES = 32 << 30
-"""The most that the pixels of one object may be when they are decoded."""
+_SPECTRUM = f"{_STORAGE}4.2"
 _UIDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://voxelmill.org/uids")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
-
-
-class _RefusedError(Exception):
-    """Carries a refusal out of the rules."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+_LEADING_ZERO = re.compile(r"(^|\.)0[0-9]")
 
 
 def read_dicom(window: Window) -> Reading[Instance | Refusal]:
     """Read the header of a DICOM object and judge it.
 
-    Reads as few bytes as will do: for an image up to its pixel element, for another kind up to group 0020.
+    Reads as few bytes as will do: for an image up to its pixel element, for another kind up to group 0020. pydicom is
+    asked where the header cannot be followed.
+    """
+    begin = window.data
+    warnings: list[str] = []
+    try:
+        found = yield from _walk(window)
+        problem = found.cut
+    except elements.InvalidDicomError as error:
+        found, problem = elements.Elements(), str(error)
+    if problem and _other_kind(_sop_class(found)) is None:
+        # Imported here: pydicom costs 100 ms and 20 MB, and few processes ever meet an object that asks for it.
+        from voxelmill_ingest.referee import second_opinion  # noqa: PLC0415 - see above
+
+        again = Window(window.size, window.data if window.start == 0 else begin)
+        opinion = yield from second_opinion(again, tags.WANTED)
+        if opinion is not None:
+            window, found = again, opinion
+            warnings.append(Caution.UNUSUAL_ENCODING.about(f"pydicom read on where {problem}"))
+        elif not found.cut:
+            return Refusal(reason=Reason.INVALID_HEADER, detail=problem)
+    fragments = None
+    if found.pixels and found.pixels.length is None and found.transfer_syntax_uid in COMPRESSED:
+        fragments = yield from read_fragments(window, found.pixels.offset)
+    return judge(found, window.size, fragments, warnings)
+
+
+def _walk(window: Window) -> Reading[Elements]:
+    walker = yield from elements.open_data_set(window, tags.WANTED)
+    found = walker.found
+    if text(found, tags.MEDIA_STORAGE_SOP_CLASS_UID) != _DICOMDIR:
+        yield from walker.run(stop_after=0x0020)
+        if _other_kind(_sop_class(found)) is None:
+            yield from walker.run()
+    return found
+
+
+def judge(
+    found: Elements, size: int, fragments: Fragments | None = None, warnings: list[str] | None = None
+) -> Instance | Refusal:
+    """Decide what an object is.
+
+    Parameters
+    ----------
+    found
+        The elements of its header.
+    size
+        The object's, in bytes.
+    fragments
+        How its encapsulated pixels begin; none where they are not encapsulated.
+    warnings
+        What is known to be odd about it already.
     """
     try:
-        walker = yield from elements.open_data_set(window, _WANTED)
-        found = walker.found
-        if _text(found, MEDIA_STORAGE_SOP_CLASS_UID) != _DICOMDIR:
-            yield from walker.run(stop_after=0x0020)
-            if _other_kind(_sop_class(found)) is None:
-                yield from walker.run()
-    except elements.InvalidDicomError as error:
-        return Refusal(reason=Reason.INVALID_HEADER, detail=str(error))
-    return judge(found, window.size)
-
-
-def judge(found: Elements, size: int) -> Instance | Refusal:
-    """Decide what an object is from the elements of its header. `size` is the object's, in bytes."""
-    try:
-        return _instance(found, size)
-    except _RefusedError as refused:
+        return _instance(found, size, fragments, list(warnings or ()))
+    except RefusedError as refused:
         identity = {
-            "study_instance_uid": _valid_or_empty(found, STUDY_INSTANCE_UID),
-            "series_instance_uid": _valid_or_empty(found, SERIES_INSTANCE_UID),
-            "sop_instance_uid": _valid_or_empty(found, SOP_INSTANCE_UID),
-            "sop_class_uid": _valid_or_empty(found, SOP_CLASS_UID),
-            "modality": _text(found, MODALITY),
+            "study_instance_uid": _valid_or_empty(found, tags.STUDY_INSTANCE_UID),
+            "series_instance_uid": _valid_or_empty(found, tags.SERIES_INSTANCE_UID),
+            "sop_instance_uid": _valid_or_empty(found, tags.SOP_INSTANCE_UID),
+            "sop_class_uid": _valid_or_empty(found, tags.SOP_CLASS_UID),
+            "modality": text(found, tags.MODALITY),
         }
         return Refusal(reason=refused.reason, detail=refused.detail, **identity)
 
 
-def _instance(found: Elements, size: int) -> Instance:
+def _instance(found: Elements, size: int, fragments: Fragments | None, warnings: list[str]) -> Instance:
     sop_class = _sop_class(found)
-    if _DICOMDIR in {sop_class, _text(found, MEDIA_STORAGE_SOP_CLASS_UID)} or FILE_SET_ID in found.values:
-        raise _RefusedError(Reason.DICOMDIR, "the directory of a medium")
+    if _DICOMDIR in {sop_class, text(found, tags.MEDIA_STORAGE_SOP_CLASS_UID)} or is_present(found, tags.FILE_SET_ID):
+        raise RefusedError(Reason.DICOMDIR, "the directory of a medium")
     if (kind := _other_kind(sop_class)) is not None:
-        raise _RefusedError(Reason.NOT_AN_IMAGE, f"{kind} (SOP Class {sop_class})")
+        raise RefusedError(Reason.NOT_AN_IMAGE, f"{kind} (SOP Class {sop_class[:64]})")
     if found.cut:
-        raise _RefusedError(Reason.TRUNCATED, found.cut)
-    warnings: list[str] = []
-    _uid(SOP_CLASS_UID, Reason.MISSING_SOP_CLASS_UID, sop_class)
-    sop_instance = _text(found, SOP_INSTANCE_UID) or _text(found, MEDIA_STORAGE_SOP_INSTANCE_UID)
-    _uid(SOP_INSTANCE_UID, Reason.MISSING_SOP_INSTANCE_UID, sop_instance)
+        raise RefusedError(Reason.TRUNCATED, found.cut)
+    _uid(tags.SOP_CLASS_UID, Reason.MISSING_SOP_CLASS_UID, sop_class, warnings)
+    sop_instance = text(found, tags.SOP_INSTANCE_UID) or text(found, tags.MEDIA_STORAGE_SOP_INSTANCE_UID)
+    _uid(tags.SOP_INSTANCE_UID, Reason.MISSING_SOP_INSTANCE_UID, sop_instance, warnings)
     study, series = _study_and_series(found, warnings)
-    if _texts(found, IMAGE_TYPE)[2:3] == ["LOCALIZER"]:
-        raise _RefusedError(Reason.LOCALIZER, "Image Type value 3 is LOCALIZER")
-    rows, columns, frames = _check_pixels(found, size, sop_class)
-    if found.assumed_syntax:
-        warnings.append(f"no transfer syntax is given, read as {found.transfer_syntax_uid}")
+    if texts(found, tags.IMAGE_TYPE)[2:3] == ["LOCALIZER"]:
+        raise RefusedError(Reason.LOCALIZER, "Image Type value 3 is LOCALIZER")
+    if found.pixels is None and not sop_class.startswith(_STORAGE):
+        raise RefusedError(Reason.NOT_AN_IMAGE, f"neither pixels nor an image's SOP Class ({sop_class})")
+    matrix = check_pixels(found, size, fragments, warnings)
+    _about_encoding(found, sop_class, sop_instance, warnings)
+    warnings += about_characters(found)
+    warnings += about_modules(found, sop_class)
     return Instance(
         kind=ObjectKind.DICOM,
         study_instance_uid=study,
         series_instance_uid=series,
         sop_instance_uid=sop_instance,
         sop_class_uid=sop_class,
-        modality=_text(found, MODALITY)[:16],
+        modality=text(found, tags.MODALITY)[:16],
         transfer_syntax_uid=found.transfer_syntax_uid,
         instance_number=_instance_number(found, warnings),
-        rows=rows,
-        columns=columns,
-        frames=frames,
-        position=_position(found, warnings),
-        orientation=_orientation(found, warnings),
+        rows=matrix.rows,
+        columns=matrix.columns,
+        frames=matrix.frames,
+        position=position_of(found, warnings),
+        orientation=orientation_of(found, warnings),
+        frame_of_reference_uid=_valid_or_empty(found, tags.FRAME_OF_REFERENCE_UID),
+        patient_mark=patient_mark(found, series),
         warnings=tuple(warnings),
     )
 
 
-def _check_pixels(found: Elements, size: int, sop_class: str) -> tuple[int, int, int]:
-    """Return rows, columns and frames if the pixels can be there in full."""
-    rows, columns = _number(found, ROWS), _number(found, COLUMNS)
-    pixels = found.pixels
-    if pixels is None or rows == 0 or columns == 0:
-        if pixels is None and not sop_class.startswith(_STORAGE):
-            raise _RefusedError(Reason.NOT_AN_IMAGE, f"neither pixels nor an image's SOP Class ({sop_class})")
-        what = "no pixel element" if pixels is None else f"{rows} rows and {columns} columns"
-        raise _RefusedError(Reason.NO_PIXEL_DATA, what)
-    if found.transfer_syntax_uid not in UNCOMPRESSED | COMPRESSED:
-        raise _RefusedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {found.transfer_syntax_uid}")
-    frames = _frames(found)
-    needed = _decoded_bytes(found, rows * columns, frames)
-    if needed > MOST_DECODED_BYTES:
-        raise _RefusedError(Reason.IMPLAUSIBLE_SIZE, f"{rows} x {columns} x {frames} frames are {needed} bytes")
-    encapsulated = found.transfer_syntax_uid in COMPRESSED
-    if encapsulated != (pixels.length is None):
-        how = "are not" if encapsulated else "are"
-        raise _RefusedError(
-            Reason.INVALID_HEADER, f"the pixels {how} encapsulated in transfer syntax {found.transfer_syntax_uid}"
-        )
-    # An inflated data set has no offsets in the object; its pixels cannot be measured without inflating them.
-    present = needed if found.deflated else size - pixels.offset
-    if encapsulated:
-        needed = 8 + 8 * frames  # the offset table's item and at least one fragment for each frame (PS3.5 A.4)
-    elif pixels.length is not None:
-        present = min(present, pixels.length)
-    if present < needed:
-        raise _RefusedError(
-            Reason.TRUNCATED, f"{present} bytes of pixels, {rows} x {columns} x {frames} frames need {needed}"
-        )
-    if not encapsulated and not found.deflated and (pixels.length or 0) > size - pixels.offset:
-        raise _RefusedError(Reason.TRUNCATED, f"{size - pixels.offset} bytes of pixels, {pixels.length} are announced")
-    return rows, columns, frames
-
-
-def _decoded_bytes(found: Elements, pixels_per_frame: int, frames: int) -> int:
-    """Bytes of the pixels when they are not compressed (PS3.3 C.7.6.3.1, PS3.5 8.2)."""
-    bits = _number(found, BITS_ALLOCATED)
-    if bits == 0 or bits > 64:
-        raise _RefusedError(Reason.INVALID_HEADER, f"Bits Allocated is {bits or 'missing'}")
-    samples = max(_number(found, SAMPLES_PER_PIXEL), 1)
-    doubled = 2 * samples
-    if samples == 3:
-        # Chrominance is stored for every second pixel, or for every fourth.
-        doubled = {"YBR_FULL_422": 4, "YBR_PARTIAL_422": 4, "YBR_PARTIAL_420": 3}.get(
-            _text(found, PHOTOMETRIC_INTERPRETATION), 6
-        )
-    return (pixels_per_frame * frames * doubled * bits + 15) // 16
-
-
-def _frames(found: Elements) -> int:
-    text = _text(found, NUMBER_OF_FRAMES)
-    if not text:
-        return 1
-    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) == 0:
-        raise _RefusedError(Reason.INVALID_HEADER, f"Number of Frames is {text[:16]!r}")
-    return int(text)
+def _about_encoding(found: Elements, sop_class: str, sop_instance: str, warnings: list[str]) -> None:
+    syntax = found.transfer_syntax_uid
+    if found.assumed_syntax:
+        warnings.append(Caution.ASSUMED_TRANSFER_SYNTAX.about(f"no transfer syntax is given, read as {syntax}"))
+    if found.contradicted_syntax:
+        what = "explicit" if syntax == elements.IMPLICIT_LITTLE else "implicit"
+        warnings.append(Caution.CONTRADICTED_TRANSFER_SYNTAX.about(f"the VRs are {what} in transfer syntax {syntax}"))
+    for tag, taken, name in (
+        (tags.MEDIA_STORAGE_SOP_CLASS_UID, sop_class, "Class"),
+        (tags.MEDIA_STORAGE_SOP_INSTANCE_UID, sop_instance, "Instance"),
+    ):
+        if text(found, tag) not in {"", taken}:
+            warnings.append(Caution.META_MISMATCH.about(f"the file meta information names another SOP {name}"))
 
 
 def _instance_number(found: Elements, warnings: list[str]) -> int | None:
-    text = _text(found, INSTANCE_NUMBER)
-    if re.fullmatch(r"[+-]?[0-9]{1,12}", text):
-        return int(text)
-    if text:
-        warnings.append("Instance Number is no number")
+    number = text(found, tags.INSTANCE_NUMBER)
+    if re.fullmatch(r"[+-]?[0-9]{1,12}", number):
+        return int(number)
+    if number:
+        warnings.append(Caution.INVALID_INSTANCE_NUMBER.about("Instance Number is no number"))
     return None
-
-
-def _position(found: Elements, warnings: list[str]) -> Vector | None:
-    match _decimals(found, IMAGE_POSITION_PATIENT):
-        case [x, y, z]:
-            return (x, y, z)
-        case []:
-            return None
-    warnings.append("Image Position (Patient) is no point")
-    return None
-
-
-def _orientation(found: Elements, warnings: list[str]) -> Cosines | None:
-    match _decimals(found, IMAGE_ORIENTATION_PATIENT):
-        case [a, b, c, d, e, f]:
-            return (a, b, c, d, e, f)
-        case []:
-            return None
-    warnings.append("Image Orientation (Patient) is no pair of directions")
-    return None
-
-
-def _decimals(found: Elements, tag: int) -> list[float] | None:
-    """Return the values of a decimal string, none if one is no finite number (PS3.5 6.2, DS)."""
-    texts = _texts(found, tag)
-    if texts == [""]:
-        return []
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values)) else None
 
 
 def _other_kind(sop_class: str) -> str | None:
     """Name the kind of a SOP class that holds no image of this pipeline."""
     if not sop_class.startswith(_STORAGE):
         return None
+    if sop_class == _SPECTRUM:
+        return "a spectrum"
     rest = sop_class.removeprefix(_STORAGE)
     return None if rest in _RT_IMAGES else _OTHER_KINDS.get(rest.split(".")[0])
 
 
 def _sop_class(found: Elements) -> str:
-    return _text(found, SOP_CLASS_UID) or _text(found, MEDIA_STORAGE_SOP_CLASS_UID)
+    return text(found, tags.SOP_CLASS_UID) or text(found, tags.MEDIA_STORAGE_SOP_CLASS_UID)
 
 
 def _study_and_series(found: Elements, warnings: list[str]) -> tuple[str, str]:
@@ -315,17 +207,17 @@ def _study_and_series(found: Elements, warnings: list[str]) -> tuple[str, str]:
     The Frame of Reference UID is globally unique and shared by all instances of a series (PS3.3 C.7.4.1), so with the
     series' number, date and time it tells series apart as well as the lost UID did. Without it nothing can.
     """
-    study, series = _text(found, STUDY_INSTANCE_UID), _text(found, SERIES_INSTANCE_UID)
-    frame_of_reference = _text(found, FRAME_OF_REFERENCE_UID)
+    study, series = text(found, tags.STUDY_INSTANCE_UID), text(found, tags.SERIES_INSTANCE_UID)
+    frame_of_reference = text(found, tags.FRAME_OF_REFERENCE_UID)
     if not study and (series or frame_of_reference):
         study = content_uid("study", series or frame_of_reference)
-        warnings.append("no Study Instance UID, one was made")
+        warnings.append(Caution.MADE_STUDY_INSTANCE_UID.about("no Study Instance UID, one was made"))
     if not series and frame_of_reference:
-        parts = [_text(found, tag) for tag in (MODALITY, SERIES_NUMBER, SERIES_DATE, SERIES_TIME)]
+        parts = [text(found, tag) for tag in (tags.MODALITY, tags.SERIES_NUMBER, tags.SERIES_DATE, tags.SERIES_TIME)]
         series = content_uid("series", study, frame_of_reference, *parts)
-        warnings.append("no Series Instance UID, one was made from the Frame of Reference")
-    _uid(STUDY_INSTANCE_UID, Reason.MISSING_STUDY_INSTANCE_UID, study)
-    _uid(SERIES_INSTANCE_UID, Reason.MISSING_SERIES_INSTANCE_UID, series)
+        warnings.append(Caution.MADE_SERIES_INSTANCE_UID.about("made from the Frame of Reference"))
+    _uid(tags.STUDY_INSTANCE_UID, Reason.MISSING_STUDY_INSTANCE_UID, study, warnings)
+    _uid(tags.SERIES_INSTANCE_UID, Reason.MISSING_SERIES_INSTANCE_UID, series, warnings)
     return study, series
 
 
@@ -334,30 +226,16 @@ def content_uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_UIDS, chr(10).join(parts)).int}"
 
 
-def _uid(tag: int, if_missing: Reason, text: str) -> None:
+def _uid(tag: int, if_missing: Reason, uid: str, warnings: list[str]) -> None:
     """Refuse an object whose UID is missing or malformed."""
-    if not text:
-        raise _RefusedError(if_missing, if_missing.explanation.rstrip("."))
-    if len(text) > 64 or not _UID.match(text):
-        raise _RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} is {text[:80]!r}")
+    if not uid:
+        raise RefusedError(if_missing, if_missing.explanation.rstrip("."))
+    if len(uid) > 64 or not _UID.match(uid):
+        raise RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} is {uid[:80]!r}")
+    if _LEADING_ZERO.search(uid):
+        warnings.append(Caution.UID_LEADING_ZERO.about(f"{elements.name(tag)} is {uid}"))
 
 
 def _valid_or_empty(found: Elements, tag: int) -> str:
-    text = _text(found, tag)
-    return text if len(text) <= 64 and _UID.match(text) else ""
-
-
-def _texts(found: Elements, tag: int) -> list[str]:
-    return [part.strip(" \0") for part in found.values.get(tag, b"").decode("latin-1").split("\\")]
-
-
-def _text(found: Elements, tag: int) -> str:
-    return found.values.get(tag, b"").partition(b"\\")[0].decode("latin-1").strip(" \0")
-
-
-def _number(found: Elements, tag: int) -> int:
-    value = found.values.get(tag, b"")
-    if len(value) < 2:
-        return 0
-    number: int = struct.unpack_from(">H" if found.big_endian else "<H", value)[0]
-    return number
+    uid = text(found, tag)
+    return uid if len(uid) <= 64 and _UID.match(uid) else ""

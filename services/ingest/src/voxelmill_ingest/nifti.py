@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest.findings import Instance, Refusal
-from voxelmill_ingest.header import MOST_DECODED_BYTES, content_uid
+from voxelmill_ingest.header import content_uid
+from voxelmill_ingest.pixels import MOST_DECODED_BYTES
 from voxelmill_ingest.reasons import Reason
 from voxelmill_shared.events import ObjectKind
 

@@ -1,0 +1,107 @@
+"""pydicom's reading of a header that our own walker cannot follow.
+
+The walker is fast because it follows the rules; some objects break them in ways that pydicom has learnt to live with.
+Importing this module imports pydicom, which costs 100 ms and 20 MB: it is done where an object asks for it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.errors import BytesLengthException
+from pydicom.errors import InvalidDicomError as NotDicomError
+
+from voxelmill_ingest import elements
+from voxelmill_ingest.elements import Elements, InvalidDicomError, Walker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydicom import Dataset
+
+    from voxelmill_ingest.ranges import Reading, Window
+
+MOST_REFEREED: Final = 1 << 20
+"""Bytes of a header that pydicom is given: it reads all of it at once, and this process has other things to do."""
+_BROKEN: Final = (
+    BytesLengthException,
+    NotDicomError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on headers that are broken in one way or another, read from memory."""
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it says of values may name people, and goes in no log
+
+
+def second_opinion(window: Window, wanted: Mapping[int, bytes]) -> Reading[Elements | None]:
+    """Read a header with pydicom; none if it does not come to the pixels either.
+
+    Parameters
+    ----------
+    window
+        The object, from its beginning.
+    wanted
+        The VR of each element whose value is to be kept.
+    """
+    size = min(window.size, MOST_REFEREED)
+    if not (yield from window.need(size)):
+        return None
+    head = io.BytesIO(window.data[:size])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(head, stop_before_pixels=True, force=True)
+        found = _translated(dataset, wanted)
+    except _BROKEN:
+        return None
+    if found.deflated or head.tell() >= size:
+        return None
+    window.position = head.tell()
+    explicit = not dataset.original_encoding[0]
+    walker = Walker(window, found, wanted, explicit=explicit, order=">" if found.big_endian else "<")
+    try:
+        yield from walker.run()
+    except InvalidDicomError:
+        return None
+    return found if found.pixels and not found.cut else None
+
+
+def _translated(dataset: Dataset, wanted: Mapping[int, bytes]) -> Elements:
+    """Return what pydicom has read of the wanted elements, as the walker would: values are not decoded."""
+    found = Elements()
+    for part in (dataset.file_meta, dataset):
+        for tag in part.keys() & wanted.keys():
+            element = part.get_item(tag)
+            if not isinstance(element, RawDataElement):
+                found.unread[tag] = elements.UNDEFINED  # a sequence
+            elif element.length > elements.LONGEST_VALUE:
+                found.unread[tag] = element.length
+            else:
+                found.values[tag] = element.value or b""
+                if element.VR and element.VR.encode() != wanted[tag]:
+                    found.vrs[tag] = element.VR.encode()
+    implicit, little = dataset.original_encoding
+    syntax = elements.IMPLICIT_LITTLE if implicit else elements.EXPLICIT_LITTLE if little else elements.EXPLICIT_BIG
+    declared = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    found.transfer_syntax_uid = declared or syntax
+    found.assumed_syntax = not declared
+    found.big_endian = not little
+    found.deflated = declared == elements.DEFLATED
+    return found

@@ -1,0 +1,80 @@
+"""The values of a header's elements as text and numbers, in whatever VR they were written (PS3.5 6.2)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Final
+
+from voxelmill_ingest.tags import WANTED
+
+if TYPE_CHECKING:
+    from voxelmill_ingest.elements import Elements
+
+_BINARY: Final = {
+    b"US": "H",
+    b"SS": "h",
+    b"UL": "L",
+    b"SL": "l",
+    b"UV": "Q",
+    b"SV": "q",
+    b"FL": "f",
+    b"FD": "d",
+}
+
+
+def texts(found: Elements, tag: int) -> list[str]:
+    """Return the values of an element as text, without padding; one empty text where there are none."""
+    value = found.values.get(tag, b"")
+    code = _BINARY.get(_vr(found, tag))
+    if code is None:
+        return [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
+    return [str(number) for number in _unpack(found, value, code)] or [""]
+
+
+def text(found: Elements, tag: int) -> str:
+    """Return the first value of an element as text, empty where there is none."""
+    if tag not in found.vrs:
+        return found.values.get(tag, b"").partition(b"\\")[0].decode("latin-1").strip(" \0")
+    return texts(found, tag)[0]
+
+
+def number(found: Elements, tag: int) -> int | None:
+    """Return the first value of an element as a whole number, none where it is absent or no such number."""
+    if tag not in found.vrs:
+        value = found.values.get(tag, b"")
+        if len(value) < 2:
+            return None
+        return int.from_bytes(value[:2], "big" if found.big_endian else "little")
+    first = texts(found, tag)[0]
+    return int(first) if first.isascii() and first.removeprefix("-").isdigit() else None
+
+
+def decimals(found: Elements, tag: int) -> list[float] | None:
+    """Return the values of an element as numbers: empty where it is absent, none if one is no finite number."""
+    parts = texts(found, tag)
+    if parts == [""]:
+        return []
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
+
+
+def is_present(found: Elements, tag: int) -> bool:
+    """Whether an element has a value, read or stepped over."""
+    return bool(found.values.get(tag)) or tag in found.unread
+
+
+def _vr(found: Elements, tag: int) -> bytes:
+    """Return the VR that a value was written in. Where it says nothing of use it is the one that the element has."""
+    vr = found.vrs.get(tag, b"")
+    return WANTED[tag] if vr in {b"", b"UN", b"OB", b"OW"} else vr
+
+
+def _unpack(found: Elements, value: bytes, code: str) -> tuple[float, ...]:
+    size = struct.calcsize(f"<{code}")
+    count = len(value) // size
+    order = ">" if found.big_endian else "<"
+    return struct.unpack_from(f"{order}{count}{code}", value)
