@@ -17,7 +17,7 @@ STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -
 
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails
 
-.PHONY: help setup setup-dev setup-peers $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% clean
+.PHONY: help setup setup-dev setup-peers $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ $(PEER_BENCHES): bench-%: setup-peers  # beside other readers, which have an env
 
 bench-%: setup-dev
 	@$(BIN)/python bench/$*.py
+
+contact-sheet: setup-dev  ## Draw a picture of every series of the test data into one PNG [OUTPUT=sheet.png]
+	@$(BIN)/python bench/contact_sheet.py $(if $(filter-out demo-output,$(OUTPUT)),--output "$(OUTPUT)")
 
 clean:  ## Remove what set-up and runs have made
 	rm -rf .venv .venv-peers .servers demo-output

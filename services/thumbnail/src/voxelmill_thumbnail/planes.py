@@ -6,7 +6,7 @@ sagittal pictures, and the head is up. Letters at the edges say so; where a plan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from voxelmill_thumbnail.marks import Edges, edges_of, mark
+from voxelmill_thumbnail.presets import is_in_hu
 from voxelmill_thumbnail.windowing import levels_of, percentile_window
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _LONGEST_SIDE = 1024
 """Planes are shown beside each other; more pixels than this nobody sees."""
 _SHEAR = 1e-3
+_FAT_HU = -100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +103,19 @@ def draw_planes(
         axial=draw(axial, window, invert=inverted),
         coronal=draw(coronal, window, invert=inverted),
         sagittal=draw(sagittal, window, invert=inverted),
-        mip=draw(projection, percentile_window(projection.values), invert=inverted),
+        mip=draw(projection, _projection_window(projection.values, in_hu=is_in_hu(volume)), invert=inverted),
         preview=draw(full, window, 1 << 20, invert=inverted),
         presets={name: draw(axial, preset, invert=False) for name, preset in presets.items()},
     )
+
+
+def _projection_window(values: NDArray[Any], *, in_hu: bool) -> Window:
+    window = percentile_window(values)
+    low, high = window.centre - window.width / 2, window.centre + window.width / 2
+    if not in_hu or high <= _FAT_HU + 1:
+        return window
+    low = max(low, _FAT_HU)  # the greys are for what is denser than fat: bone and contrast lie over all else
+    return replace(window, centre=(low + high) / 2, width=high - low)
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,8 +47,8 @@ def presets_for(body_part: str) -> tuple[str, ...]:
 
 
 def is_in_hu(volume: Volume) -> bool:
-    """Say whether the presets make sense: a CT, or a file that names no modality and looks like one."""
-    return volume.modality == "CT" or (not volume.modality and looks_like_ct(volume))
+    """Say whether windows in HU make sense: a CT, or a file that names no modality and looks like one."""
+    return volume.modality == "CT" if volume.modality else looks_like_ct(volume)
 
 
 def body_part_of(image: DicomImage) -> str:
