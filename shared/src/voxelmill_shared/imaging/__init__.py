@@ -10,14 +10,26 @@ from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.series import SeriesLayout, SeriesVolumes, lay_out, read_series, read_volumes
+from voxelmill_shared.imaging.series import (
+    LeftOut,
+    SeriesLayout,
+    SeriesLayouts,
+    SeriesVolumes,
+    lay_out,
+    lay_out_volumes,
+    open_images,
+    read_series,
+    read_volumes,
+)
 from voxelmill_shared.imaging.volume import Volume, axis_codes, looks_like_ct
 
 __all__ = [
     "DicomImage",
     "Display",
     "Frame",
+    "LeftOut",
     "SeriesLayout",
+    "SeriesLayouts",
     "SeriesVolumes",
     "Unsupported",
     "Volume",
@@ -26,8 +38,10 @@ __all__ = [
     "axis_codes",
     "decode_frames",
     "lay_out",
+    "lay_out_volumes",
     "looks_like_ct",
     "open_image",
+    "open_images",
     "read_frames",
     "read_nifti",
     "read_series",

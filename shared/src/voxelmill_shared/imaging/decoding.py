@@ -80,6 +80,15 @@ def decode(image: DicomImage, frame: int, encoded: bytes | memoryview) -> tuple[
     UnsupportedSeriesError
         With the code `undecodable-pixels`.
     """
+    cells, photometric = decode_cells(image, frame, encoded)
+    return stored_values(image, cells), photometric
+
+
+def decode_cells(image: DicomImage, frame: int, encoded: bytes | memoryview) -> tuple[Stored, str]:
+    """Decode one frame to its cells, as `decode` does but before the stored value is taken out of each.
+
+    The same parameters and errors as `decode`.
+    """
     try:
         cells, photometric = _decode(image, encoded)
     except _DECODER_ERRORS as error:
@@ -89,7 +98,7 @@ def decode(image: DicomImage, frame: int, encoded: bytes | memoryview) -> tuple[
         raise Unsupported.UNDECODABLE_PIXELS.error(
             f"{image.name}: frame {frame + 1} decodes to {cells.shape} instead of {shape}"
         )
-    return stored_values(image, cells), photometric
+    return cells, photometric
 
 
 def _decode(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored, str]:

@@ -115,6 +115,8 @@ def decode_frames(image: DicomImage, frames: Sequence[int]) -> list[Frame]:
 def modality_transform_of(image: DicomImage, frame: int) -> ModalityTransform:
     """Return a frame's modality transform: its functional group's, else the data set's."""
     try:
+        if image.elements is not None:
+            return ModalityTransform.plain(image.elements.get("RescaleSlope"), image.elements.get("RescaleIntercept"))
         group = image.functional_group(frame, "PixelValueTransformationSequence")
         transform = ModalityTransform.of(group, image.header)
     except HEADER_ERRORS as error:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +23,20 @@ if TYPE_CHECKING:
 
 _DIRECTION_TOLERANCE = 1e-3
 """Cosines of parallel slices may differ by this: half a pixel across 512."""
-_SAME_POSITION_MM = 5e-3
+SAME_POSITION_MM = 5e-3
 _SPACING_TOLERANCE = 0.05
 """How far a slice may be from its place in an even stack, as a part of the spacing. Scanners round positions: one real
 series of 7 mm spacing jitters by 0.06 mm."""
-_DRIFT_TOLERANCE = 0.25
+DRIFT_TOLERANCE = 0.25
 """How far a slice may be from the straight line through the stack, sideways, in pixels."""
 _TILT_DEGREES = 0.1
+MAX_MISSING_IN_A_ROW = 3
+"""How many neighbouring slices may be made up from those beside them. Three at the usual 1 to 2.5 mm leave 4 to 10 mm
+bridged by a straight line, in which no organ comes or goes; more would be invention."""
+MAX_MISSING_PART = 0.1
+"""How much of a volume may be made up in all."""
+_LEAST_TO_RESAMPLE = 5
+"""With fewer slices than this nobody can say which distance is the rule and which the exception."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +62,21 @@ class FramePlane:
 
 @dataclass(frozen=True, eq=False)
 class SliceStack:
-    """Frames that make a volume, sorted along the normal, and the affine of that volume."""
+    """Frames that make a volume, sorted along the normal, and the affine of that volume.
+
+    `places` says for each slice of the volume where it lies among the frames: 3.25 is a quarter of the way from the
+    frame 3 to the frame 4. None where the slices are the frames themselves.
+    """
 
     planes: tuple[FramePlane, ...]
     affine: NDArray[np.float64]
     warnings: tuple[str, ...]
+    places: NDArray[np.float64] | None = None
+
+    @property
+    def slices(self) -> int:
+        """How many slices the volume has."""
+        return len(self.planes) if self.places is None else len(self.places)
 
 
 def plane_of(image: DicomImage, number: int, frame: int) -> FramePlane:
@@ -70,39 +89,45 @@ def plane_of(image: DicomImage, number: int, frame: int) -> FramePlane:
     """
     try:
         spacing = _element(image, frame, "PixelMeasuresSequence", "PixelSpacing", 2)
-        directions = _element(image, frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        cosines = _element(image, frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
         position = _element(image, frame, "PlanePositionSequence", "ImagePositionPatient", 3)
     except HEADER_ERRORS as error:
         raise Unsupported.BAD_GEOMETRY.error(f"{image.name}: its geometry makes no sense ({error})") from None
-    along_row, along_column = directions[:3], directions[3:]
-    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
-    if not np.allclose(lengths, 1, atol=1e-2) or abs(along_row @ along_column) > 1e-2:
+    directions = _directions(cosines)
+    if directions is None:
         raise Unsupported.BAD_GEOMETRY.error(
-            f"{image.name}: the directions {_text(directions)} are not two unit vectors at right angles"
+            f"{image.name}: the directions {_text(cosines)} are not two unit vectors at right angles"
         )
-    if not np.isfinite(position).all() or not (np.isfinite(spacing).all() and min(spacing) > 0):
+    if not all(map(isfinite, position + spacing)) or min(spacing) <= 0:
         raise Unsupported.BAD_GEOMETRY.error(
             f"{image.name}: position {_text(position)} or pixel spacing {_text(spacing)} makes no sense"
         )
-    return FramePlane(
-        number,
-        frame,
-        position,
-        along_row / lengths[0],
-        along_column / lengths[1],
-        (float(spacing[0]), float(spacing[1])),
-    )
+    return FramePlane(number, frame, np.array(position), *directions, (spacing[0], spacing[1]))
 
 
-def _element(image: DicomImage, frame: int, group: str, keyword: str, count: int) -> NDArray[np.float64]:
-    source: Any = image.functional_group(frame, group)
-    if source is None:
-        # Several frames share the data set's one position only where there is nothing to stack.
-        source = image.header if image.frames == 1 or keyword != "ImagePositionPatient" else {}
-    value = source.get(keyword)
+@lru_cache(maxsize=64)
+def _directions(cosines: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the unit directions of rows and columns, or None if they are not at right angles."""
+    along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    if not np.allclose(lengths, 1, atol=1e-2) or abs(along_row @ along_column) > 1e-2:
+        return None
+    return along_row / lengths[0], along_column / lengths[1]
+
+
+def _element(image: DicomImage, frame: int, group: str, keyword: str, count: int) -> tuple[float, ...]:
+    if image.elements is not None:
+        text = image.elements.get(keyword, b"").strip(b"\0 ")
+        value: Any = text.split(b"\\") if text else None
+    else:
+        source: Any = image.functional_group(frame, group)
+        if source is None:
+            # Several frames share the data set's one position only where there is nothing to stack.
+            source = image.header if image.frames == 1 or keyword != "ImagePositionPatient" else {}
+        value = source.get(keyword)
     if value is None or value == "" or len(value) != count:
         raise Unsupported.NO_GEOMETRY.error(f"{image.name}: it has no {keyword}")
-    return np.array([float(number) for number in value])
+    return tuple(map(float, value))
 
 
 def stack(planes: Sequence[FramePlane], same_content: Callable[[FramePlane, FramePlane], bool]) -> SliceStack:
@@ -129,70 +154,104 @@ def stack(planes: Sequence[FramePlane], same_content: Callable[[FramePlane, Fram
     if len(planes) < 2:
         raise Unsupported.TOO_FEW_SLICES.error("there is only one slice" if planes else "there are no slices")
     first = planes[0]
+    normal = first.normal
     _check_parallel(planes)
-    height = {id(plane): float(plane.position @ first.normal) for plane in planes}
-    ordered = sorted(planes, key=lambda plane: height[id(plane)])
-    kept, warnings = _without_copies(ordered, height, same_content)
+    every = np.array([plane.position for plane in planes])
+    heights = every @ normal
+    order = np.argsort(heights, kind="stable")
+    kept, warnings = _without_copies([planes[k] for k in order], heights[order], same_content)
     positions = np.array([plane.position for plane in kept])
-    step = (positions[-1] - positions[0]) / (len(kept) - 1)
-    _check_even(positions, step, first)
+    places, more = _places(positions, first, normal)
+    warnings += more
+    count = len(kept) if places is None else len(places)
+    step = (positions[-1] - positions[0]) / (count - 1)
     affine = np.eye(4)
     affine[:3, 0] = kept[0].along_row * first.spacing[1]
     affine[:3, 1] = kept[0].along_column * first.spacing[0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    tilt = np.degrees(np.arccos(np.clip(step @ first.normal / np.linalg.norm(step), -1, 1)))
+    tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
     if tilt > _TILT_DEGREES:
         warnings.append(f"the slices are sheared by {tilt:.1f} degrees (gantry tilt); the affine keeps the shear")
-    return SliceStack(tuple(kept), affine, tuple(warnings))
+    return SliceStack(tuple(kept), affine, tuple(warnings), places)
 
 
 def _check_parallel(planes: Sequence[FramePlane]) -> None:
-    first = planes[0]
-    groups: list[FramePlane] = []
-    for plane in planes:
-        if not any(_parallel(plane, known) for known in groups):
-            groups.append(plane)
+    groups = parallel_groups(planes)
     if len(groups) > 1:
         raise Unsupported.MIXED_ORIENTATIONS.error(
             f"the slices have {len(groups)} different orientations: they are several blocks, not one volume"
         )
+    first = planes[0]
     for plane in planes:
-        if not np.allclose(plane.spacing, first.spacing, rtol=1e-3):
+        if not same_spacing(plane.spacing, first.spacing):
             raise Unsupported.MIXED_SIZES.error(
                 f"the pixel spacing changes within the series: {_text(first.spacing)} and {_text(plane.spacing)} mm"
             )
 
 
+def parallel_groups(planes: Sequence[FramePlane]) -> list[list[FramePlane]]:
+    """Sort frames by orientation: each group is parallel to its first, in the sense of rows and columns."""
+    groups: list[list[FramePlane]] = []
+    for plane in planes:
+        for group in groups:
+            if _parallel(plane, group[0]):
+                group.append(plane)
+                break
+        else:
+            groups.append([plane])
+    return groups
+
+
+def same_spacing(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return whether two pixel spacings are the same but for rounding."""
+    return one == other or all(abs(a - b) <= 1e-3 * b for a, b in zip(one, other, strict=True))
+
+
 def _parallel(one: FramePlane, other: FramePlane) -> bool:
+    if one.along_row is other.along_row and one.along_column is other.along_column:
+        return True
     difference = np.abs([one.along_row - other.along_row, one.along_column - other.along_column])
     return bool(difference.max() < _DIRECTION_TOLERANCE)
 
 
+def same_heights(heights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number the positions of sorted heights along the normal: heights nearer than rounding share a number."""
+    numbers = np.zeros(len(heights), np.int64)
+    if (np.diff(heights) > SAME_POSITION_MM).all():
+        return np.arange(len(heights))
+    start = heights[0]
+    for k in range(1, len(heights)):
+        new = heights[k] - start > SAME_POSITION_MM
+        numbers[k] = numbers[k - 1] + int(new)
+        start = heights[k] if new else start
+    return numbers
+
+
 def _without_copies(
     ordered: Sequence[FramePlane],
-    height: dict[int, float],
+    heights: NDArray[np.float64],
     same_content: Callable[[FramePlane, FramePlane], bool],
 ) -> tuple[list[FramePlane], list[str]]:
     """Leave out identical copies, and refuse other frames that share a position."""
-    positions: list[list[FramePlane]] = []
+    numbers = same_heights(heights)
+    positions: list[list[FramePlane]] = [[] for _ in range(int(numbers[-1]) + 1)]
     copies = 0
-    for plane in ordered:
-        if not positions or height[id(plane)] - height[id(positions[-1][0])] > _SAME_POSITION_MM:
-            positions.append([plane])
-        elif any(_is_copy(plane, known, same_content) for known in positions[-1]):
+    for plane, number in zip(ordered, numbers, strict=True):
+        if any(_is_copy(plane, known, same_content) for known in positions[number]):
             copies += 1
         else:
-            positions[-1].append(plane)
+            positions[number].append(plane)
     counts = Counter(len(group) for group in positions)
     if set(counts) != {1}:
         if len(counts) == 1:
             (count,) = counts
             raise Unsupported.REPEATED_POSITIONS.error(
                 f"each of the {len(positions)} slice positions holds {count} images (a time series, echoes or phases)"
+                " and nothing in them tells which belong together"
             )
-        crowded = [group for group in positions if len(group) > 1]
-        where = height[id(crowded[0][0])]
+        crowded = [number for number, group in enumerate(positions) if len(group) > 1]
+        where = heights[numbers == crowded[0]][0]
         raise Unsupported.DUPLICATE_POSITIONS.error(
             f"{len(crowded)} of {len(positions)} slice positions hold more than one image of different content, "
             f"the first at {where:.2f} mm along the normal"
@@ -204,39 +263,91 @@ def _without_copies(
 
 
 def _is_copy(one: FramePlane, other: FramePlane, same_content: Callable[[FramePlane, FramePlane], bool]) -> bool:
-    return bool(np.abs(one.position - other.position).max() < _SAME_POSITION_MM) and same_content(one, other)
+    return bool(np.abs(one.position - other.position).max() < SAME_POSITION_MM) and same_content(one, other)
 
 
-def _check_even(positions: NDArray[np.float64], step: NDArray[np.float64], first: FramePlane) -> None:
-    heights = positions @ first.normal
+def _places(
+    positions: NDArray[np.float64], first: FramePlane, normal: NDArray[np.float64]
+) -> tuple[NDArray[np.float64] | None, list[str]]:
+    """Return where an even stack's slices lie among frames that are no even stack, or None where they are one."""
+    heights = positions @ normal
     gaps = np.diff(heights)
-    places = positions[0] + np.arange(len(positions))[:, None] * step
-    off = positions - places
-    if np.abs(off @ first.normal).max() > _SPACING_TOLERANCE * gaps.mean():
-        raise _uneven(heights, gaps)
-    sideways = off - np.outer(off @ first.normal, first.normal)
-    if np.linalg.norm(sideways, axis=1).max() > _DRIFT_TOLERANCE * min(first.spacing):
-        raise Unsupported.UNEVEN_SPACING.error(
-            f"the slices do not lie on a straight line: one is {np.linalg.norm(sideways, axis=1).max():.2f} mm aside"
-        )
+    along = (heights - heights[0]) / (heights[-1] - heights[0])
+    sideways = positions - positions[0] - along[:, None] * (positions[-1] - positions[0])
+    aside = np.linalg.norm(sideways, axis=1).max()
+    if aside > DRIFT_TOLERANCE * min(first.spacing):
+        raise Unsupported.UNEVEN_SPACING.error(f"the slices do not lie on a straight line: one is {aside:.2f} mm aside")
+    if _on_rungs(heights, np.arange(len(heights))):
+        return None, []
+    rungs = rungs_of(heights)
+    return _even_out(heights, gaps) if rungs is None else _fill(heights, gaps, rungs)
 
 
-def _uneven(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> Exception:
-    """Tell absent slices (gaps of whole slices) from spacing that has no rule."""
-    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    steps = np.rint(gaps / usual)
-    if (steps >= 1).all() and np.abs(gaps - steps * usual).max() <= 2 * _SPACING_TOLERANCE * usual:
-        wide = np.flatnonzero(steps > 1)
+def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64]) -> bool:
+    unit = (heights[-1] - heights[0]) / rungs[-1]
+    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= _SPACING_TOLERANCE * unit)
+
+
+def rungs_of(heights: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Number the sorted heights by the even ladder that they lie on, rungs left out included; None if there is none."""
+    gaps = np.diff(heights)
+    steps = np.rint(gaps / _usual(gaps)).astype(np.int64)
+    rungs = np.concatenate([[0], np.cumsum(steps)])
+    return rungs if (steps >= 1).all() and _on_rungs(heights, rungs) else None
+
+
+def _usual(gaps: NDArray[np.float64]) -> float:
+    return float(np.sort(gaps)[(len(gaps) - 1) // 2])
+
+
+def _fill(
+    heights: NDArray[np.float64], gaps: NDArray[np.float64], rungs: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Place whole slices that are absent, or refuse where they are too many."""
+    usual = _usual(gaps)
+    ladder = np.arange(rungs[-1] + 1)
+    absent = np.setdiff1d(ladder, rungs)
+    is_or_are = "slice is" if len(absent) == 1 else "slices are"
+    if _too_many(np.diff(rungs) - 1, len(ladder)):
+        wide = np.flatnonzero(np.diff(rungs) > 1)
         where = ", ".join(f"{heights[k]:.2f} and {heights[k + 1]:.2f}" for k in wide[:3])
         more = f" and {len(wide) - 3} more places" if len(wide) > 3 else ""
-        count = int((steps - 1).sum())
-        return Unsupported.MISSING_SLICES.error(
-            f"{count} {'slice is' if count == 1 else 'slices are'} missing between {where} mm along the normal{more} "
-            f"(spacing {usual:.2f} mm)"
+        raise Unsupported.MISSING_SLICES.error(
+            f"{len(absent)} {is_or_are} missing between {where} mm along the normal{more} (spacing {usual:.2f} mm)"
         )
-    return Unsupported.UNEVEN_SPACING.error(
-        f"the distance between slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
+    unit = (heights[-1] - heights[0]) / rungs[-1]
+    names = ", ".join(f"{heights[0] + rung * unit:.2f}" for rung in absent[:10])
+    more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+    warning = (
+        f"{len(absent)} {is_or_are} missing, at {names}{more} mm along the normal (spacing {usual:.2f} mm): "
+        "interpolated from the slices beside"
     )
+    return np.interp(ladder, rungs, np.arange(len(rungs))), [warning]
+
+
+def _even_out(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
+    """Place the slices of an even stack among frames of uneven spacing, or refuse where that bridges too much."""
+    usual = _usual(gaps)
+    count = max(2, round((heights[-1] - heights[0]) / usual) + 1)
+    varies = f"the distance between slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
+    if len(heights) < _LEAST_TO_RESAMPLE or _too_many(np.rint(gaps / usual) - 1, count):
+        raise Unsupported.UNEVEN_SPACING.error(varies)
+    targets = np.linspace(heights[0], heights[-1], count)
+    odd = np.flatnonzero(np.abs(gaps - usual) > 2 * _SPACING_TOLERANCE * usual)
+    names = ", ".join(f"{heights[k]:.2f}" for k in odd[:10])
+    where = (
+        f" after the slices at {names}{f' and {len(odd) - 10} more' if len(odd) > 10 else ''} mm" if len(odd) else ""
+    )
+    warning = (
+        f"{varies}{where}: resampled to {count} slices of {targets[1] - targets[0]:.2f} mm, along the normal in "
+        "straight lines"
+    )
+    return np.interp(targets, heights, np.arange(len(heights))), [warning]
+
+
+def _too_many(absent: NDArray[Any], count: int) -> bool:
+    absent = np.maximum(absent, 0)
+    return bool(absent.max() > MAX_MISSING_IN_A_ROW or absent.sum() > MAX_MISSING_PART * count)
 
 
 def _text(numbers: Any) -> str:

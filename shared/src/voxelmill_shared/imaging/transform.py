@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,8 @@ Values: TypeAlias = "NDArray[np.int16] | NDArray[np.float32]"
 
 AIR_HU = -1024
 """What padding becomes in a CT volume where its own value lies outside the scale of tissue."""
-_CT_SCALE = (-1024, 3071)
+CT_SCALE = (-1024, 3071)
+"""The scale of tissue, in HU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,17 @@ class ModalityTransform:
                 return cls(scale or 1.0, 0.0 if intercept is None else float(intercept))
         return cls()
 
+    @classmethod
+    def plain(cls, slope: bytes | None, intercept: bytes | None) -> ModalityTransform:
+        """Make it from the bytes of Rescale Slope and Rescale Intercept.
+
+        Raises
+        ------
+        ValueError
+            If they are no numbers.
+        """
+        return _plain(slope or b"", intercept or b"")
+
     @property
     def integral(self) -> bool:
         """Whether whole stored values become whole numbers."""
@@ -105,11 +118,17 @@ class ModalityTransform:
                 # Modulo 2**16 the arithmetic is exact whenever the results fit.
                 values = stored.astype(np.int16)
                 if slope != 1:
-                    values *= _low_bits(slope)
+                    values *= low_bits(slope)
                 if intercept:
-                    values += _low_bits(intercept)
+                    values += low_bits(intercept)
                 return values
         return (stored * np.float64(self.slope) + self.intercept).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _plain(slope: bytes, intercept: bytes) -> ModalityTransform:
+    scale, offset = slope.strip(b"\0 "), intercept.strip(b"\0 ")
+    return ModalityTransform((float(scale) if scale else 1.0) or 1.0, float(offset) if offset else 0.0)
 
 
 def narrow(values: NDArray[Any]) -> Values:
@@ -122,7 +141,8 @@ def narrow(values: NDArray[Any]) -> Values:
     return values.astype(np.float32)
 
 
-def _low_bits(number: int) -> np.int16:
+def low_bits(number: int) -> np.int16:
+    """Return a number modulo 2**16."""
     return np.int16((number + 0x8000) % 0x10000 - 0x8000)
 
 
@@ -169,7 +189,7 @@ class Padding:
         padded = self.mask(stored)
         if not padded.any():
             return values
-        outside = (values < _CT_SCALE[0]) | (values > _CT_SCALE[1])
+        outside = (values < CT_SCALE[0]) | (values > CT_SCALE[1])
         values[padded & outside] = AIR_HU
         return values
 

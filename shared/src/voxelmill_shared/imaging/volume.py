@@ -32,11 +32,14 @@ class Volume:
     frame_of_reference_uid
         Empty where there is none, or where an anonymiser has given each instance its own.
     instance_order
-        For each slice, the number (from 0) of the input file that it comes from.
+        For each slice, the number (from 0) of the input file that it comes from; -1 for a slice that was interpolated
+        from those beside it, which is in no file.
     frame_order
-        For each slice, the number (from 0) of the frame within that file.
+        For each slice, the number (from 0) of the frame within that file, or -1.
     warnings
         Lines for people: what is odd but not wrong.
+    distinction
+        What tells this volume from the others of its series, `EchoTime 4.92`. Empty where it is the only one.
     """
 
     voxels: Values
@@ -46,6 +49,7 @@ class Volume:
     instance_order: tuple[int, ...] = ()
     frame_order: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    distinction: str = ""
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -1,0 +1,289 @@
+"""From the images of a series to the groups of frames that may each be a volume.
+
+A series may hold several: scouts beside slices, blocks of other orientation, time points, echoes. Each step here
+divides groups by one thing that volumes cannot differ in, and notes what each group is told by. Nothing is decoded but
+frames that may be copies of each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from voxelmill_shared.imaging.dimensions import attributes_of, tell_apart
+from voxelmill_shared.imaging.geometry import (
+    DRIFT_TOLERANCE,
+    MAX_MISSING_IN_A_ROW,
+    SAME_POSITION_MM,
+    FramePlane,
+    parallel_groups,
+    plane_of,
+    rungs_of,
+    same_heights,
+    same_spacing,
+)
+from voxelmill_shared.imaging.reasons import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from voxelmill_shared.imaging.image import DicomImage
+
+    SameContent = Callable[[FramePlane, FramePlane], bool]
+
+_LEAST_IN_BLOCK = 3
+"""Two slices are even at any distance, so a block of its own spacing has at least three."""
+_STEP_TOLERANCE = 0.05
+
+Told = tuple[tuple[str, str], ...]
+"""By which fields a part of a series was told from the others, and by which values of them."""
+
+FIELD_CODES = {
+    "SeriesInstanceUID": Unsupported.MIXED_SERIES,
+    "Modality": Unsupported.MIXED_SERIES,
+    "SOPClassUID": Unsupported.MIXED_SERIES,
+    "FrameOfReferenceUID": Unsupported.MIXED_FRAMES_OF_REFERENCE,
+    "size": Unsupported.MIXED_SIZES,
+    "pixel spacing": Unsupported.MIXED_SIZES,
+    "ImageType": Unsupported.MIXED_ORIENTATIONS,
+    "StackID": Unsupported.MIXED_ORIENTATIONS,
+    "orientation": Unsupported.MIXED_ORIENTATIONS,
+    "block": Unsupported.UNEVEN_SPACING,
+    "repeat": Unsupported.REPEATED_POSITIONS,
+}
+"""Why a series that is divided by a field is no single volume."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Frames that may be one volume. `told` says by what they were told from others: fields and their values."""
+
+    planes: list[FramePlane]
+    told: Told
+    frame_of_reference_uid: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def told_by(self, field: str, value: str) -> Group:
+        """Return it with one field more."""
+        return replace(self, told=(*self.told, (field, value)))
+
+
+def by_image(images: Sequence[DicomImage], numbers: Sequence[int]) -> Iterator[tuple[Group, list[int]]]:
+    """Divide images by what the whole of each says; the groups have no frames yet, only the numbers of their images."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for n in numbers:
+        image = images[n]
+        localizer = "LOCALIZER" if "LOCALIZER" in image.text("ImageType").upper() else "other"
+        size = f"{image.rows} x {image.columns}"
+        uids = (image.text("SeriesInstanceUID"), image.text("Modality"), image.text("SOPClassUID"))
+        groups[(*uids, size, localizer)].append(n)
+    fields = ("SeriesInstanceUID", "Modality", "SOPClassUID", "size", "ImageType")
+    for key in sorted(groups):
+        told = tuple(zip(fields, key, strict=True))
+        for uid, members, warnings in _by_frame_of_reference(images, groups[key]):
+            yield Group([], (*told, ("FrameOfReferenceUID", uid)), uid, warnings), members
+
+
+def _by_frame_of_reference(
+    images: Sequence[DicomImage], numbers: list[int]
+) -> list[tuple[str, list[int], tuple[str, ...]]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for n in numbers:
+        groups[images[n].text("FrameOfReferenceUID")].append(n)
+    named = [uid for uid in groups if uid]
+    if len(named) < 2:
+        return [(named[0] if named else "", numbers, ())]
+    if len(named) == len(numbers) > 2:
+        # No scanner does this, and some anonymisers do: a fresh UID for every instance. The positions then tell.
+        warning = "every instance has its own frame of reference (an anonymiser's doing); taken as one"
+        return [("", numbers, (warning,))]
+    return [(uid, groups[uid], ()) for uid in sorted(groups)]
+
+
+def with_planes(group: Group, images: Sequence[DicomImage], members: Sequence[int]) -> Group:
+    """Read where the frames lie. Sorted by position, so that the order of the files makes no difference.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        If one of them has no geometry, or one without sense: it might belong anywhere.
+    """
+    planes = [plane_of(images[n], n, frame) for n in members for frame in range(images[n].frames)]
+    planes.sort(key=lambda plane: (plane.position.tolist(), plane.image, plane.frame))
+    return replace(group, planes=planes)
+
+
+def divide(group: Group, images: Sequence[DicomImage], same_content: SameContent) -> list[Group]:
+    """Divide a group's frames by stack, orientation, spacing, repetition and block."""
+    groups = _by_stack(group, images)
+    groups = [part for whole in groups for part in _by_orientation(whole)]
+    groups = [part for whole in groups for part in _by_spacing(whole)]
+    groups = [part for whole in groups for part in _by_repetition(whole, images, same_content)]
+    return [part for whole in groups for part in _by_block(whole, images)]
+
+
+def _by_stack(group: Group, images: Sequence[DicomImage]) -> list[Group]:
+    """Divide the frames of Enhanced images by Stack ID (PS3.3 C.7.6.16.2.2.4)."""
+    stacks: dict[str, list[FramePlane]] = defaultdict(list)
+    for plane in group.planes:
+        content = images[plane.image].functional_group(plane.frame, "FrameContentSequence")
+        stacks[str((content.get("StackID") if content is not None else None) or "")].append(plane)
+    if len(stacks) < 2:
+        return [group]
+    return [replace(group, planes=stacks[stack]).told_by("StackID", stack) for stack in sorted(stacks)]
+
+
+def _by_orientation(group: Group) -> list[Group]:
+    parts = parallel_groups(sorted(group.planes, key=_cosines))
+    if len(parts) == 1:
+        return [group]
+    return [
+        replace(group, planes=part).told_by("orientation", "\\".join(f"{c:.4g}" for c in _cosines(part[0])))
+        for part in parts
+    ]
+
+
+def _cosines(plane: FramePlane) -> list[float]:
+    return [*plane.along_row.tolist(), *plane.along_column.tolist()]
+
+
+def _by_spacing(group: Group) -> list[Group]:
+    if all(plane.spacing == group.planes[0].spacing for plane in group.planes):
+        return [group]
+    parts: list[list[FramePlane]] = []
+    for plane in sorted(group.planes, key=lambda plane: plane.spacing):
+        if parts and same_spacing(plane.spacing, parts[-1][0].spacing):
+            parts[-1].append(plane)
+        else:
+            parts.append([plane])
+    if len(parts) == 1:
+        return [group]
+    return [
+        replace(group, planes=part).told_by("pixel spacing", "\\".join(f"{mm:g}" for mm in part[0].spacing))
+        for part in parts
+    ]
+
+
+def _sorted_along(planes: list[FramePlane]) -> tuple[list[FramePlane], Any]:
+    heights = np.array([plane.position for plane in planes]) @ planes[0].normal
+    order = np.argsort(heights, kind="stable")
+    return [planes[k] for k in order], heights[order]
+
+
+def _by_repetition(group: Group, images: Sequence[DicomImage], same_content: SameContent) -> list[Group]:
+    """Divide frames that share positions into volumes that do not; copies are left out."""
+    planes, heights = _sorted_along(group.planes)
+    numbers = same_heights(heights)
+    if numbers[-1] == len(planes) - 1:
+        return [replace(group, planes=planes)]
+
+    def same_instance(one: FramePlane, other: FramePlane) -> bool:
+        uid = images[one.image].text("SOPInstanceUID")
+        return bool(uid) and uid == images[other.image].text("SOPInstanceUID") and one.frame == other.frame
+
+    def same_attributes(one: FramePlane, other: FramePlane) -> bool:
+        return attributes_of(images[one.image], one.frame) == attributes_of(images[other.image], other.frame)
+
+    warnings, copies = group.warnings, 0
+    for alike in (same_instance, same_attributes):
+        kept = _without_copies(planes, numbers, [alike, same_content])
+        copies += len(planes) - len(kept)
+        planes, numbers = [planes[k] for k in kept], numbers[kept]
+        if copies:
+            warnings = (*group.warnings, f"{copies} identical copies of slices were left out")
+        whole = replace(group, planes=planes, warnings=warnings)
+        if len(np.unique(numbers)) == len(planes):
+            return [whole]
+        parts = _side_by_side(planes, numbers) or tell_apart(planes, numbers, images)
+        if parts:
+            return [_part(whole, label, frames) for label, frames in parts]
+    return [whole]  # the stack refuses it, with the place
+
+
+def _part(whole: Group, label: str, planes: list[FramePlane]) -> Group:
+    part = replace(whole, planes=planes).told_by("repeat", label)
+    if label.startswith("InstanceNumber"):
+        return replace(part, warnings=(*part.warnings, "told from its neighbours in time by Instance Number alone"))
+    return part
+
+
+def _without_copies(planes: list[FramePlane], numbers: Any, conditions: Sequence[SameContent]) -> list[int]:
+    """Return the places of the frames that are no copy of one before."""
+    kept: list[int] = []
+    for k, plane in enumerate(planes):
+        beside = [n for n in kept[-int(np.sum(numbers == numbers[k])) :] if numbers[n] == numbers[k]]
+        beside = [n for n in beside if np.abs(plane.position - planes[n].position).max() < SAME_POSITION_MM]
+        if not any(all(alike(plane, planes[n]) for alike in conditions) for n in beside):
+            kept.append(k)
+    return kept
+
+
+def _side_by_side(planes: list[FramePlane], numbers: Any) -> list[tuple[str, list[FramePlane]]] | None:
+    """Divide parallel blocks at the same heights whose slices lie beside each other."""
+    first = planes[0]
+    positions = np.array([plane.position for plane in planes])
+    flat = positions @ np.stack([first.along_row, first.along_column], axis=1)
+    tolerance = DRIFT_TOLERANCE * min(first.spacing)
+    centres: list[Any] = []
+    codes = np.zeros(len(planes), int)
+    for k, place in enumerate(flat):
+        near = [n for n, centre in enumerate(centres) if np.abs(place - centre).max() <= tolerance]
+        codes[k] = near[0] if near else len(centres)
+        if not near:
+            centres.append(place)
+    unique = len(set(zip(codes.tolist(), numbers.tolist(), strict=True))) == len(planes)
+    if len(centres) < 2 or len(centres) != np.bincount(numbers).max() or not unique:
+        return None
+    return [
+        (f"in-plane position {n + 1}", [plane for plane, code in zip(planes, codes, strict=True) if code == n])
+        for n in range(len(centres))
+    ]
+
+
+def _by_block(group: Group, images: Sequence[DicomImage]) -> list[Group]:
+    """Divide slices that are even in parts: blocks of another spacing, or apart from each other."""
+    planes, heights = _sorted_along(group.planes)
+    if len(planes) < 2 * _LEAST_IN_BLOCK or len(np.unique(same_heights(heights))) < len(planes):
+        return [group]
+    rungs = rungs_of(heights)
+    if rungs is not None and (np.diff(rungs) - 1).max() <= MAX_MISSING_IN_A_ROW:
+        return [group]
+    runs = _even_runs(np.array([plane.position for plane in planes]))
+    blocks = [planes[start:end] for start, end in runs]
+    if len(blocks) < 2 or min(map(len, blocks)) < _LEAST_IN_BLOCK:
+        return [group]
+    if rungs is not None and not _acquired_apart(blocks, images):
+        return [group]  # slices of one even stack, of which too many are missing
+    return [
+        replace(group, planes=block).told_by("block", f"{n + 1}, {heights[start]:.2f} to {heights[end - 1]:.2f} mm")
+        for n, (block, (start, end)) in enumerate(zip(blocks, runs, strict=True))
+    ]
+
+
+def _even_runs(positions: Any) -> list[tuple[int, int]]:
+    steps = np.diff(positions, axis=0)
+    runs, start = [], 0
+    while start < len(positions):
+        end = start + 1
+        while end < len(positions):
+            first = steps[start]
+            if np.linalg.norm(steps[end - 1] - first) > _STEP_TOLERANCE * np.linalg.norm(first):
+                break
+            end += 1
+        runs.append((start, end))
+        start = end
+    return runs
+
+
+def _acquired_apart(blocks: Sequence[list[FramePlane]], images: Sequence[DicomImage]) -> bool:
+    """Return whether each block is an acquisition of its own."""
+    numbers = [
+        Counter(attributes_of(images[plane.image], plane.frame).get("AcquisitionNumber") for plane in block)
+        for block in blocks
+    ]
+    if any(len(values) != 1 or None in values for values in numbers):
+        return False
+    return len({next(iter(values)) for values in numbers}) == len(blocks)
