@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[1]
-WORKER = ROOT / "bench" / "peers" / "worker.py"
+PEERS = ROOT / "bench" / "peers"
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 OURS = "voxelmill"
 
@@ -26,7 +26,8 @@ def need_peers() -> None:
 class PeerProcess:
     """One tool in its own process."""
 
-    def __init__(self, tool: str, seconds: float = 60) -> None:
+    def __init__(self, tool: str, seconds: float = 60, script: str = "worker.py") -> None:
+        self._script = PEERS / script
         self._tool = tool
         self._seconds = seconds
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -68,7 +69,7 @@ class PeerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         python = sys.executable if self._tool == OURS else str(PEER_PYTHON)
         return subprocess.Popen(
-            [python, str(WORKER), self._tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            [python, str(self._script), self._tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
         )
 
     def _end(self) -> None:
