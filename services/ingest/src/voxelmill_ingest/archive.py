@@ -20,6 +20,7 @@ from voxelmill_shared.events import ObjectRef, ObjectRejected, ObjectUploaded, U
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from voxelmill_ingest.deidentify.copies import Deidentifier
     from voxelmill_ingest.findings import ArchiveFormat
     from voxelmill_shared.child import Child
     from voxelmill_shared.events import Event
@@ -77,13 +78,15 @@ def member_name(key: str, archives: Mapping[str, str]) -> str:
 class Unpacker:
     """Takes archives apart.
 
-    `child` runs `TARGET`; only in it are archives read.
+    `child` runs `TARGET`; only in it are archives read. With `deidentify` only copies of members get into the store,
+    and no member's name leaves the archive.
     """
 
     stores: Stores
     scratch: Scratch
     child: Child
     bounds: Bounds
+    deidentify: Deidentifier | None = None
 
     async def __call__(
         self, archive: ObjectRef, archive_format: ArchiveFormat, upload_id: str | None
@@ -98,7 +101,7 @@ class Unpacker:
         if archive.bucket == self.stores.work.bucket:
             return Refusal(reason=Reason.ARCHIVE_NESTED_TOO_DEEP, detail="a member of an archive is an archive"), []
         digest = content_digest(archive)
-        prefix = f"{FOLDER}/{digest}"
+        prefix = f"{FOLDER}/{digest}" if self.deidentify is None else self.deidentify.folder(archive)
         index = await self._standing(f"{prefix}/index.json")
         if index is None:
             try:
@@ -127,19 +130,39 @@ class Unpacker:
                 raise
             await self._check_unchanged(archive)
 
-            async def keep(numbered: tuple[int, Member]) -> ObjectRef:
+            async def keep(numbered: tuple[int, Member]) -> ObjectRef | _RefusedMember:
                 number, member = numbered
+                if self.deidentify is not None:
+                    return await self._copy(self.deidentify, archive, f"{prefix}/{number:06d}", member)
                 # The number keeps apart members of one name, and a file from a folder of the same name.
                 key = f"{prefix}/{number:06d}/{member.name}"
                 stored = await self.stores.work.write_file(key, member.path)
                 bucket = self.stores.work.bucket
                 return ObjectRef(bucket=bucket, key=key, etag=stored.etag, size=stored.size)
 
-            members = await each(keep, enumerate(contents.members), _TRANSFERS)
-        refused = tuple(_RefusedMember(**_fields(one)) for one in contents.refused)
-        index = ArchiveIndex(members=tuple(members), refused=refused)
+            kept = await each(keep, enumerate(contents.members), _TRANSFERS)
+        refused = [_RefusedMember(**_fields(one)) for one in contents.refused]
+        if self.deidentify is not None:
+            refused = [_nameless(one, f"refused-{number:06d}") for number, one in enumerate(refused)]
+        index = ArchiveIndex(
+            members=tuple(one for one in kept if isinstance(one, ObjectRef)),
+            refused=(*refused, *(one for one in kept if isinstance(one, _RefusedMember))),
+        )
         await self.stores.work.write(f"{prefix}/index.json", index.model_dump_json().encode(), "application/json")
         return index
+
+    async def _copy(
+        self, deidentify: Deidentifier, archive: ObjectRef, place: str, member: Member
+    ) -> ObjectRef | _RefusedMember:
+        """Put a member's de-identified copy into the store, or refuse the member by its number."""
+        written = member.path.with_suffix(".copy")
+        number = member.path.name
+        answer = await deidentify.copy_file(member.path, member.name, written)
+        if isinstance(answer, Refusal):
+            size = member.path.stat().st_size
+            return _RefusedMember(name=number, reason=answer.reason, detail=answer.detail, size=size)
+        address = f"{archive.address()}!{number}/{member.name}"
+        return (await deidentify.keep(address, f"{place}{answer.suffix}", answer, written)).reference
 
     async def _check_unchanged(self, archive: ObjectRef) -> None:
         """Look again: what was read may be of another content than the one that it would be filed under."""
@@ -150,6 +173,10 @@ class Unpacker:
 
 def _fields(member: Any) -> dict[str, Any]:
     return {name: getattr(member, name) for name in ("name", "reason", "detail", "size")}
+
+
+def _nameless(member: _RefusedMember, name: str) -> _RefusedMember:
+    return member.model_copy(update={"name": name, "detail": member.reason.explanation})
 
 
 def _events(archive: ObjectRef, index: ArchiveIndex, upload_id: str | None, members_upload: str) -> list[Event]:

@@ -74,6 +74,10 @@ class Refusal(_Finding):
             **facts,
         )
 
+    def nameless(self) -> Refusal:
+        """Say of it only what holds no value of the header."""
+        return Refusal(reason=self.reason, detail=self.reason.explanation)
+
 
 class Unpacked(_Finding):
     """An archive whose members have been put into the work store."""
@@ -90,6 +94,12 @@ class Unpacked(_Finding):
         )
 
 
+class Deidentified(_Finding):
+    """An original of which a de-identified copy has been put into the work store. The copy has a row of its own."""
+
+    finding: Literal["deidentified"] = "deidentified"
+
+
 class ArchiveFormat(StrEnum):
     """The archives that are unpacked, told by their bytes."""
 
@@ -98,4 +108,4 @@ class ArchiveFormat(StrEnum):
     TAR_GZIP = "tar.gz"
 
 
-Finding: TypeAlias = Instance | Refusal | Unpacked
+Finding: TypeAlias = Instance | Refusal | Unpacked | Deidentified

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxelmill_ingest.findings import ArchiveFormat, Refusal
+from voxelmill_ingest.deidentify.job import Copied
+from voxelmill_ingest.findings import ArchiveFormat, Deidentified, Instance, Refusal
 from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.ranges import FIRST_READ, drive
 from voxelmill_ingest.reasons import Reason
@@ -16,11 +17,13 @@ from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.storage.keys import is_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from voxelmill_ingest.archive import Unpacker
     from voxelmill_ingest.assembler import Assembler
-    from voxelmill_ingest.findings import Finding, Instance
+    from voxelmill_ingest.deidentify.copies import Deidentifier
+    from voxelmill_ingest.findings import Finding
     from voxelmill_ingest.ledger import Ledger
     from voxelmill_shared.events import Event, UploadCompleted
     from voxelmill_shared.outbox import OutboxRelay
@@ -37,13 +40,18 @@ need a place beside it."""
 
 @dataclass(frozen=True, slots=True)
 class IngestObject:
-    """Look at one announced object, write down what it is, and say so. The announcement is only a hint."""
+    """Look at one announced object, write down what it is, and say so. The announcement is only a hint.
+
+    With `deidentify`, what is written down and said is that of the object's copy, and of the object itself no more than
+    that there is one.
+    """
 
     stores: Stores
     ledger: Ledger
     unpack: Unpacker
     relay: OutboxRelay
     assembler: Assembler
+    deidentify: Deidentifier | None = None
 
     async def __call__(self, event: ObjectUploaded) -> Outcome:
         """Settle one object."""
@@ -78,17 +86,60 @@ class IngestObject:
         members: list[Event] = []
         if isinstance(found, ArchiveFormat):
             found, members = await self.unpack(reference, found, event.upload_id)
+        if self.deidentify is None or self.deidentify.is_copy(reference):
+            return await self._write_down(reference, looked_at, found, event.upload_id, members, stat)
+        return await self._instead(self.deidentify, reference, looked_at, found, event.upload_id, members)
+
+    async def _instead(
+        self,
+        deidentify: Deidentifier,
+        original: ObjectRef,
+        looked_at: datetime,
+        found: Finding,
+        upload_id: str | None,
+        members: list[Event],
+    ) -> bool:
+        """Write down the copy of an object instead of the object; of a refused one what holds nothing of its header."""
+        if isinstance(found, Instance):
+            copied = await deidentify(original)
+            if isinstance(copied, Copied):
+                seen = await _look(self.stores.work, copied.reference, copied.head)
+                if isinstance(seen, Instance):
+                    # First the copy: if only that is written down, the original is announced again and nothing is lost.
+                    due_now = await self._write_down(copied.reference, looked_at, seen, upload_id)
+                    return await self.ledger.settle(original, looked_at, Deidentified(), None) or due_now
+                reason = seen.reason if isinstance(seen, Refusal) else Reason.NOT_DEIDENTIFIABLE
+                found = Refusal(reason=reason, detail=reason.explanation)
+            else:
+                found = copied
+        elif isinstance(found, Refusal):
+            found = found.nameless()
+        if isinstance(found, Refusal):
+            for copy in await deidentify.withdraw(original):
+                await self.ledger.settle(copy, looked_at, found, None)
+        return await self._write_down(original, looked_at, found, upload_id, members)
+
+    async def _write_down(
+        self,
+        reference: ObjectRef,
+        looked_at: datetime,
+        found: Finding,
+        upload_id: str | None,
+        announce: Sequence[Event] = (),
+        stat: ObjectStat | None = None,
+    ) -> bool:
         rival: Rival | None = None
         beaten: list[Event] = []
         for _ in range(_RIVALS):
             try:
                 return await self.ledger.settle(
-                    reference, looked_at, found, event.upload_id, rival=rival, announce=[*members, *beaten]
+                    reference, looked_at, found, upload_id, rival=rival, announce=[*announce, *beaten]
                 )
             except ConflictError as conflict:
                 other = conflict.other
                 theirs = await self._look_again(other)
-                stands = theirs is not None and _age(other, theirs) < _age(reference, stat)
+                ours = stat or await self.stores.of(reference).head(reference.key)
+                stands = theirs is not None and _age(other, theirs) < _age(reference, ours)
                 rival = Rival(other, stands=stands)
                 # An object that loses its instance is settled once more, and then refused as if it had come second.
                 beaten = [] if stands or theirs is None else [ObjectUploaded(object=other, found_by="conflict")]

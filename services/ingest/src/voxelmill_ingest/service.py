@@ -9,12 +9,14 @@ import socket
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
 
 from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
+from voxelmill_ingest.deidentify.errors import DeidentificationMissingError
 from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
 from voxelmill_ingest.ledger import PACE_SECONDS, Ledger
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from voxelmill_ingest.deidentify.copies import Deidentifier
     from voxelmill_ingest.settings import IngestSettings
     from voxelmill_shared.parts import Parts
 
@@ -98,9 +101,10 @@ def build(
         )
         background.append(reconciler.run)
     child = Child(TARGET, parts.limits)
-    unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds())
+    deidentify = _deidentifier(parts, settings, engine, now)
+    unpacker = Unpacker(parts.stores, parts.scratch, child, settings.bounds(), deidentify)
     handlers: dict[type[Event], Handler] = {
-        ObjectUploaded: CountFound(engine, IngestObject(parts.stores, ledger, unpacker, relay, assembler)),
+        ObjectUploaded: CountFound(engine, IngestObject(parts.stores, ledger, unpacker, relay, assembler, deidentify)),
         UploadCompleted: CompleteUpload(ledger, assembler),
     }
     return Service(
@@ -108,7 +112,12 @@ def build(
         stage=Stage.INGEST,
         subscriptions=(Subscription(INGEST, handlers, prefetch=settings.concurrency),),
         background=tuple(background),
-        resources=(_database(engine, parts.database_url), _emptying(relay), _ending(child)),
+        resources=(
+            _database(engine, parts.database_url),
+            _emptying(relay),
+            _ending(child),
+            *(() if deidentify is None else (_with_the_key(deidentify), deidentify.children)),
+        ),
         checks={
             "database": partial(check, engine),
             "inbox": parts.stores.inbox.check,
@@ -116,6 +125,30 @@ def build(
             "results": parts.stores.results.check,
         },
     )
+
+
+def _deidentifier(
+    parts: Parts, settings: IngestSettings, engine: AsyncEngine, now: Callable[[], datetime]
+) -> Deidentifier | None:
+    options = settings.deidentify_options()
+    if options is None or settings.ingest_deidentify_key is None:
+        return None
+    for library in ("cryptography", "pydicom"):
+        if find_spec(library) is None:
+            raise DeidentificationMissingError(
+                f"VOXELMILL_INGEST_DEIDENTIFY: {library} is not installed; pip install 'voxelmill-ingest[deidentify]'"
+            )
+    from voxelmill_ingest.deidentify.copies import build_deidentifier  # noqa: PLC0415 - an extra, and 15 MB
+
+    key = settings.ingest_deidentify_key.get_secret_value()
+    return build_deidentifier(parts, engine, key, settings.ingest_project, options, now)
+
+
+@asynccontextmanager
+async def _with_the_key(deidentify: Deidentifier) -> AsyncIterator[None]:
+    """Begin only with the key that the project began with."""
+    await deidentify.mapping.check_key()
+    yield
 
 
 @asynccontextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
 
 from voxelmill_ingest.assembly import Patience
+from voxelmill_ingest.deidentify.profile import Option
 from voxelmill_ingest.unpack import Bounds
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.settings import SharedSettings
@@ -15,6 +18,10 @@ COPIED_GRACE = timedelta(seconds=2)
 """A file that is still being copied into a folder is written to more often than that."""
 NOTIFIED_GRACE = timedelta(minutes=2)
 """A notification that has not led anywhere by then is late or lost; announcing its object twice does no harm."""
+
+SHORTEST_KEY = 32
+"""Characters: 128 bits of a hexadecimal number."""
+_CHOICES = (Option.DATES, Option.DESCRIPTORS, Option.DEVICE)
 
 
 class IngestSettings(SharedSettings):
@@ -42,6 +49,64 @@ class IngestSettings(SharedSettings):
     archive_members: PositiveInt = Field(100_000, description="the most members of an archive")
     archive_bytes: PositiveInt = Field(20 << 30, description="the most bytes that an archive may unpack to")
     archive_ratio: PositiveInt = Field(200, description="the most that an archive may unpack to, in times its size")
+
+    ingest_deidentify: str = Field(
+        "off", description="off, or basic, with any of +dates, +descriptors and +device: docs/deidentification.md"
+    )
+    ingest_project: str = Field("default", description="pseudonyms and new UIDs are the same within a project")
+    ingest_deidentify_key_file: Path | None = Field(None, description="a file that holds the key")
+    ingest_deidentify_key: SecretStr | None = Field(
+        None, validate_default=True, description="the secret that pseudonyms are made with: 32 characters or more"
+    )
+
+    @field_validator("ingest_deidentify")
+    @classmethod
+    def _a_profile(cls, value: str) -> str:
+        value = value.strip().lower() or "off"
+        basic, *options = value.split("+")
+        if value != "off" and (basic != "basic" or not set(options) <= set(_CHOICES)):
+            raise ValueError(f"write off, basic, or basic+{'+'.join(_CHOICES)} with any of the three")
+        return value
+
+    @field_validator("ingest_project")
+    @classmethod
+    def _a_project(cls, value: str) -> str:
+        if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value) is None:
+            raise ValueError("write 1 to 64 letters, digits, dots, underscores or hyphens")
+        return value
+
+    @field_validator("ingest_deidentify_key_file", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return None if value == "" else value  # compose files hand on variables that are not set as empty ones
+
+    @field_validator("ingest_deidentify_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("ingest_deidentify", "off") == "off":
+            return value
+        file: Path | None = info.data.get("ingest_deidentify_key_file")
+        key = value.get_secret_value().strip() if value else ""
+        if not key and file is not None:
+            try:
+                key = file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "no text"
+                raise ValueError(f"{file} cannot be read ({why}); name a file that holds the key") from None
+        if not key:
+            raise ValueError(
+                "de-identification needs the project's key: set it, or name its file in"
+                " VOXELMILL_INGEST_DEIDENTIFY_KEY_FILE; `openssl rand -hex 32` makes a new one"
+            )
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f"shorter than {SHORTEST_KEY} characters; `openssl rand -hex 32` makes a good one")
+        return SecretStr(key)
+
+    def deidentify_options(self) -> frozenset[Option] | None:
+        """The options of the profile that are on; None if nothing is de-identified."""
+        if self.ingest_deidentify == "off":
+            return None
+        return frozenset({Option.PRIVATE, *(Option(one) for one in self.ingest_deidentify.split("+")[1:])})
 
     def plan(self) -> Plan:
         """The plan of every job."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 from voxelmill_shared.database import UtcDateTime
 from voxelmill_shared.lease import lease_columns
@@ -18,7 +18,7 @@ objects = Table(
     Column("etag", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("version_id", Text),
-    Column("status", Text, nullable=False, doc="validated, rejected, skipped, unpacked or missing"),
+    Column("status", Text, nullable=False, doc="validated, rejected, skipped, unpacked, deidentified or missing"),
     Column("reason", Text, nullable=False, default=""),
     Column("series_instance_uid", Text, nullable=False, default=""),
     Column("sop_instance_uid", Text, nullable=False, default=""),
@@ -92,3 +92,23 @@ duties = Table(
     *lease_columns(),
 )
 """What one replica at a time does: read a stream, list the inbox. Always due; the lease says whose it is."""
+
+deidentification_projects = Table(
+    "ingest_deidentification_projects",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False, doc="opens with the key that the project began with, and no other"),
+    Column("first_seen", UtcDateTime, nullable=False),
+)
+
+pseudonyms = Table(
+    "ingest_pseudonyms",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("kind", Text, primary_key=True, doc="uid, patient or object"),
+    Column("lookup", Text, primary_key=True, doc="names the original without telling it (an HMAC)"),
+    Column("pseudonym", Text, nullable=False, doc="what stands for it in the copies"),
+    Column("sealed", LargeBinary, nullable=False, doc="the original, encrypted"),
+    Column("first_seen", UtcDateTime, nullable=False),
+)
+"""What leads from the copies back to their originals. Without the key it tells nothing."""

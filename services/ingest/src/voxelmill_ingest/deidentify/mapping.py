@@ -1,0 +1,111 @@
+"""What is kept of the way from an original to its copy: encrypted, in the ledger's database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from voxelmill_ingest.deidentify.errors import DeidentificationKeyError
+from voxelmill_ingest.deidentify.keys import SealBrokenError
+from voxelmill_ingest.tables import deidentification_projects, pseudonyms
+from voxelmill_shared.database import is_sqlite, reading, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Table
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from voxelmill_ingest.deidentify.job import Copy
+    from voxelmill_ingest.deidentify.keys import ProjectKeys
+
+_CHECK = "key-check"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One project's mapping. `now` is the clock."""
+
+    engine: AsyncEngine
+    keys: ProjectKeys
+    now: Callable[[], datetime]
+
+    async def check_key(self) -> None:
+        """Hold the key against the one that the project began with; the first key that a project sees is that one.
+
+        Raises
+        ------
+        DeidentificationKeyError
+            If it is another one. What it made would not fit what stands.
+        """
+        project = self.keys.project
+        row = {"project": project, "sealed": self.keys.seal({"project": project}, _CHECK), "first_seen": self.now()}
+        query = select(deidentification_projects.c.sealed).where(deidentification_projects.c.project == project)
+        async with transaction(self.engine) as connection:
+            await _insert_if_new(connection, deidentification_projects, [row])
+            sealed = (await connection.execute(query)).scalar_one()
+        try:
+            self.keys.open(sealed, _CHECK)
+        except SealBrokenError:
+            raise DeidentificationKeyError(
+                f"VOXELMILL_INGEST_DEIDENTIFY_KEY: not the key that project {project!r} began with; set that one again,"
+                " or give VOXELMILL_INGEST_PROJECT another name"
+            ) from None
+
+    async def keep(self, address: str, place: str, copy: Copy) -> None:
+        """Write down what an object, its UIDs and its patient became; what is known already stays as it is.
+
+        Parameters
+        ----------
+        address
+            The original's bucket and key.
+        place
+            The copy's key.
+        copy
+            What the child made of it.
+        """
+        rows = [self._row("object", address, place, {"address": address})]
+        rows += [self._row("uid", old, new, {"uid": old}) for old, new in copy.uids.items()]
+        if (patient := copy.patient) is not None:
+            content = {**patient.fields, "shift_days": patient.shift_days}
+            rows.append(self._row("patient", patient.identity, patient.pseudonym, content))
+        query = select(pseudonyms.c.kind, pseudonyms.c.lookup).where(
+            pseudonyms.c.project == self.keys.project, pseudonyms.c.lookup.in_([row["lookup"] for row in rows])
+        )
+        async with reading(self.engine) as connection:
+            known = {(row.kind, row.lookup) for row in await connection.execute(query)}
+        new = [row for row in rows if (row["kind"], row["lookup"]) not in known]
+        if new:
+            async with transaction(self.engine) as connection:
+                await _insert_if_new(connection, pseudonyms, sorted(new, key=lambda row: (row["kind"], row["lookup"])))
+
+    async def originals(self, pseudonym: str) -> list[dict[str, Any]]:
+        """Return what a patient's pseudonym, a UID or the key of a copy stands for, opened; the newest last."""
+        query = (
+            select(pseudonyms.c.kind, pseudonyms.c.lookup, pseudonyms.c.sealed)
+            .where(pseudonyms.c.project == self.keys.project, pseudonyms.c.pseudonym == pseudonym)
+            .order_by(pseudonyms.c.first_seen)
+        )
+        async with reading(self.engine) as connection:
+            rows = (await connection.execute(query)).all()
+        return [{"kind": row.kind, **self.keys.open(row.sealed, f"{row.kind}/{row.lookup}")} for row in rows]
+
+    def _row(self, kind: str, original: str, pseudonym: str, content: dict[str, Any]) -> dict[str, Any]:
+        lookup = self.keys.lookup(kind, original)
+        return {
+            "project": self.keys.project,
+            "kind": kind,
+            "lookup": lookup,
+            "pseudonym": pseudonym,
+            "sealed": self.keys.seal(content, f"{kind}/{lookup}"),
+            "first_seen": self.now(),
+        }
+
+
+async def _insert_if_new(connection: AsyncConnection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+    statement = sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
+    await connection.execute(statement.on_conflict_do_nothing(), list(rows))
