@@ -47,6 +47,14 @@ _SERIES_NUMBER = 9001
 _FAMILY = DicomCode("123104", "DCM", "Morphological Operations")  # CID 7162
 
 
+_MOST_BETWEEN = 0.1
+"""How much of a volume may lie between the instances, where slices were missing, for a segmentation to refer to it."""
+
+
+class UnreferableError(Exception):
+    """The label map's slices are not those of the instances, so a segmentation cannot refer to them."""
+
+
 def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: SegmentTask, model: str) -> bool:
     """Write a label map as a DICOM Segmentation.
 
@@ -73,8 +81,16 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: Segme
     -------
     bool
         False, and nothing is written, if there is no segment with voxels.
+
+    Raises
+    ------
+    UnreferableError
+        If the volume was resampled, or lies in several multi-frame instances.
     """
-    present = np.bincount(label_map.labels.ravel(), minlength=256)
+    real = [k for k, number in enumerate(volume.instance_order) if number >= 0]
+    if len(volume.instance_order) - len(real) > _MOST_BETWEEN * len(volume.instance_order):
+        raise UnreferableError("the volume was resampled, so its slices lie between those of the instances")
+    present = np.bincount(label_map.labels[real].ravel(), minlength=256)
     segments = [segment for segment in label_map.segments if present[segment.number]]
     if not segments:
         return False
@@ -131,17 +147,21 @@ def _arrange(
 ) -> tuple[list[Dataset], npt.NDArray[np.uint8]]:
     """Return the source images and the labels, frame by frame in the same order."""
     reference = volume.frame_of_reference_uid or _uid(f"frame of reference of {uid}")
-    if len(set(volume.instance_order)) == 1 and int(headers[volume.instance_order[0]].get("NumberOfFrames") or 1) > 1:
-        header = headers[volume.instance_order[0]]
+    real = [k for k, number in enumerate(volume.instance_order) if number >= 0]  # the others were interpolated
+    numbers, labels = [volume.instance_order[k] for k in real], label_map.labels[real]
+    several = [number for number in set(numbers) if int(headers[number].get("NumberOfFrames") or 1) > 1]
+    if several and len(set(numbers)) > 1:
+        raise UnreferableError("the volume lies in several multi-frame instances")
+    if several:
+        header = headers[numbers[0]]
         header.FrameOfReferenceUID = reference
-        frames = np.zeros((int(header.NumberOfFrames), *label_map.labels.shape[1:]), np.uint8)
-        frames[list(volume.frame_order)] = label_map.labels
+        frames = np.zeros((int(header.NumberOfFrames), *labels.shape[1:]), np.uint8)
+        frames[[volume.frame_order[k] for k in real]] = labels
         return [header], frames
-    first = headers[volume.instance_order[0]]
-    # One series has one orientation and one spacing: what differs in the last digits is rounding.
+    first = headers[numbers[0]]
+    # One volume has one orientation and one spacing: what differs in the last digits is rounding.
     shared = {name: first[name].value for name in ("ImageOrientationPatient", "PixelSpacing") if name in first}
-    images = [_source(headers[number], reference, shared) for number in volume.instance_order]
-    return images, label_map.labels
+    return [_source(headers[number], reference, shared) for number in numbers], labels
 
 
 def _source(header: Dataset, frame_of_reference: str, shared: dict[str, Any]) -> Dataset:
