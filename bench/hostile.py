@@ -265,7 +265,7 @@ def _padded(folder: Path, slices: list[Slice]) -> list[Path]:
     rows, columns = np.ogrid[:_SIDE, :_SIDE]
     outside = (rows - _SIDE / 2) ** 2 + (columns - _SIDE / 2) ** 2 > (_SIDE / 2) ** 2
     for one in slices:
-        one.signed, one.intercept = True, 0.0
+        one.signed, one.intercept, one.bits_stored = True, 0.0, 16
         one.values = np.where(outside, -2000, one.values)
         one.more = {"PixelPaddingValue": -2000}
     return write(folder, slices)

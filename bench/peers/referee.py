@@ -7,6 +7,7 @@ its values are the stored ones after the modality transform of that very frame (
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -74,11 +75,22 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
         if path.name.endswith((".nii", ".nii.gz")):
             _read_nifti(path, frames)
             continue
+        before = len(frames.found)
         try:
-            _read_dicom(path, number, frames)
+            try:
+                _read_dicom(path, number, frames)
+            except RuntimeError:  # no plugin of pydicom's decodes it; dcmtk may
+                del frames.found[before:]
+                _read_dicom(_decompressed(path, output), number, frames)
         except Exception as error:  # noqa: BLE001 - of what cannot be read there is no truth, whatever the reason
             frames.left_out.append(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
     return {"outcome": "frames", "frames": frames.found, "left_out": frames.left_out}
+
+
+def _decompressed(path: Path, output: Path) -> Path:
+    target = output / "decompressed.dcm"
+    subprocess.run(["dcmdjpeg", str(path), str(target)], check=True, capture_output=True, timeout=30)
+    return target
 
 
 def _read_nifti(path: Path, frames: Frames) -> None:
