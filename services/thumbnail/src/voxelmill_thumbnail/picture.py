@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from voxelmill_thumbnail.shrinking import halve
 from voxelmill_thumbnail.windowing import colours, grey_levels
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 THUMBNAIL_SIZES = (256, 64)
 """The longer side of the thumbnails in pixels, from large to small: each is made from the one before."""
-_THUMBNAIL_QUALITY = 80
+_THUMBNAIL_QUALITIES = (82, 86)
 _PREVIEW_QUALITY = 90
 _METHOD = 1
-"""WebP's effort. Method 1 takes a third of the default's time for the same quality at these sizes; encoding is nine
-tenths of the cost of a thumbnail."""
+"""WebP's effort. Method 1 takes a third of the default's time, and at these qualities is nearer to the original than
+the default at 80, for a quarter more bytes. Encoding is two thirds of the cost of a thumbnail."""
 _LONGEST_SIDE = 16_383
 """The largest picture that WebP can hold."""
 
@@ -59,24 +60,34 @@ def square_pixels(image: Image.Image, aspect: float) -> Image.Image:
 
 
 def fit(image: Image.Image, longest: int) -> Image.Image:
-    """Make a picture small enough that its longer side is `longest`. A smaller one is left as it is."""
+    """Make a picture small enough that its longer side is `longest`. A smaller one is left as it is.
+
+    Usual sizes are 2, 4 or 8 times the size wanted, and halving grey pictures is quick.
+    """
     width, height = image.size
     scale = longest / max(width, height)
     if scale >= 1:
         return image
-    if (1 / scale).is_integer() and width % (factor := round(1 / scale)) == 0 and height % factor == 0:
-        return image.reduce(factor)
+    factor = max(width, height) // longest
+    if image.mode == "L" and longest * factor == max(width, height) and factor & (factor - 1) == 0:
+        if factor > 4 and width % factor == 0 and height % factor == 0:
+            image = image.reduce(factor // 4)  # what the last two halvings leave is not seen to be a box's
+            factor = 4
+        while factor > 1 and image.width % 2 == 0 and image.height % 2 == 0:
+            image, factor = halve(image), factor // 2
+        if factor == 1:
+            return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
 def write_thumbnails(image: Image.Image, folder: Path, stem: str) -> list[Path]:
     """Write `{stem}-256.webp` and `{stem}-64.webp`."""
     paths = []
-    for size in THUMBNAIL_SIZES:
+    for size, quality in zip(THUMBNAIL_SIZES, _THUMBNAIL_QUALITIES, strict=True):
         image = fit(image, size)
         path = folder / f"{stem}-{size}.webp"
-        image.save(path, "WEBP", quality=_THUMBNAIL_QUALITY, method=_METHOD)
+        image.save(path, "WEBP", quality=quality, method=_METHOD)
         paths.append(path)
     return paths
 

@@ -98,8 +98,8 @@ def grey_levels(frame: Frame, usual: Window | None = None) -> NDArray[np.uint8]:
     if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
         return levels_of(_values(stored, display.modality, display.logarithmic), voi, inverted=display.inverted)
     table = _table(display.modality, voi, stored.dtype.str, display.inverted, display.logarithmic)
-    levels: NDArray[np.uint8] = table[stored.view(f"u{stored.dtype.itemsize}")]
-    return levels
+    # The table has an entry for every stored value, so nothing wraps: the mode spares the check.
+    return table.take(stored.view(f"u{stored.dtype.itemsize}"), mode="wrap")
 
 
 def usual_window(frames: Sequence[Frame]) -> Window:

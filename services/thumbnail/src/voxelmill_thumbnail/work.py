@@ -12,7 +12,7 @@ from voxelmill_shared.imaging.frames import Frame, Window, decode_frames, displa
 from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.series import SeriesLayout, lay_out
+from voxelmill_shared.imaging.series import SeriesLayout, lay_out_volumes
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbnails
 from voxelmill_thumbnail.planes import draw_planes
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_thumbnail.task import ThumbnailTask
 
+_MOST_OTHERS = 20
+"""How many other parts of a series are named one by one."""
 _PLANES = ("axial", "coronal", "sagittal", "mip", "preview")
 
 
@@ -84,7 +86,7 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     clock = StepClock(report)
     clock.begin("headers")
     images, failures = _open(task.paths)
-    layout, reason = _try_lay_out(images, failures)
+    layout, others, reason = _try_lay_out(images, failures)
     clock.begin("pictures")
     drawings, undrawn = _draw_instances(images, layout, task.output)
     failures |= undrawn
@@ -95,11 +97,13 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     warnings += [f"instance {n + 1}: {drawings[n].warning}" for n in sorted(drawings) if drawings[n].warning]
     files = [path for drawing in drawings.values() for path in drawing.files]
     number = sorted(drawings)[len(drawings) // 2]
+    if layout is not None and not failures:
+        number = layout.stack.planes[len(layout.stack.planes) // 2].image
     middle = drawings[number]
     if layout is not None and not failures:
         volume = _assemble(layout, drawings)
         files += _write_planes(volume, images[number], middle.display, task.output)
-        warnings += volume.warnings
+        warnings += [*volume.warnings, *others]
     else:
         files.append(_write_preview(images[number], task.output))
         warnings.append(f"no planes: {reason or 'not every instance can be decoded'}")
@@ -130,13 +134,22 @@ def _open(paths: tuple[Path, ...]) -> tuple[dict[int, DicomImage], dict[int, Uns
 
 def _try_lay_out(
     images: dict[int, DicomImage], failures: dict[int, UnsupportedSeriesError]
-) -> tuple[SeriesLayout | None, str]:
+) -> tuple[SeriesLayout | None, tuple[str, ...], str]:
+    """Return the volume that the planes are drawn of, the largest and of several alike the first; or why there is none.
+
+    Between them: a line for each other part of the series.
+    """
     if failures:
-        return None, "not every instance can be read"
+        return None, (), "not every instance can be read"
     try:
-        return lay_out(list(images.values())), ""
+        found = lay_out_volumes(list(images.values()))
     except UnsupportedSeriesError as error:
-        return None, error.reason
+        return None, (), error.reason
+    layout = found.layouts[0]
+    others = [f"not in the planes: {line}" for line in found.others(layout)]
+    if len(others) > _MOST_OTHERS:
+        others[_MOST_OTHERS:] = [f"not in the planes: {len(others) - _MOST_OTHERS} other parts of the series"]
+    return layout, tuple(others), ""
 
 
 def _draw_instances(
