@@ -35,12 +35,26 @@ UNDEFINED: Final = 0xFFFF_FFFF
 _SHORT_LENGTH = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_LENGTH = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _VRS = _SHORT_LENGTH | _LONG_LENGTH
-_HEADER_SIZE: Final = {**dict.fromkeys(_SHORT_LENGTH, 8), **dict.fromkeys(_LONG_LENGTH, 12)}
-_LOOK_CLOSER = frozenset({0x0000, 0x7FE0, 0xFFFE})
-"""Groups of padding, of pixels and of delimiters."""
 LONGEST_VALUE: Final = 4096
 """Bytes of a value that is kept."""
 _MOST_ELEMENTS = 1_000_000
+
+
+def _code(vr: bytes, order: str) -> int:
+    """Return a VR as the integer that it is when a header's fields are unpacked together."""
+    return int.from_bytes(vr, "little" if order == "<" else "big")
+
+
+_HEADER_SIZES: Final = {order: {_code(vr, order): 8 if vr in _SHORT_LENGTH else 12 for vr in _VRS} for order in "<>"}
+"""Bytes of an element's header up to its value, by byte order and VR."""
+
+
+class Wanted:
+    """Which elements a walk keeps: the VR that each must have, by tag."""
+
+    def __init__(self, vrs: Mapping[int, bytes]) -> None:
+        self.vrs: Final = {TRANSFER_SYNTAX_UID: b"UI", **vrs}
+        self.codes: Final = {order: {tag: _code(vr, order) for tag, vr in self.vrs.items()} for order in "<>"}
 
 
 class InvalidDicomError(Exception):
@@ -109,10 +123,8 @@ def _has_plausible_start(head: bytes, order: str) -> bool:
     return order == "<" and element <= 0x0070 and 0 < length <= 256
 
 
-def open_data_set(window: Window, wanted: Mapping[int, bytes]) -> Reading[Walker]:
+def open_data_set(window: Window, wanted: Wanted) -> Reading[Walker]:
     """Read the file meta information (PS3.10 7.1) and return a walker that stands at the first element after it.
-
-    `wanted` has the VR of each element whose value is to be kept.
 
     Raises
     ------
@@ -122,7 +134,7 @@ def open_data_set(window: Window, wanted: Mapping[int, bytes]) -> Reading[Walker
     found = Elements()
     yield from window.need(min(window.size, 132 + 16))
     window.position = 132 if window.data[128:132] == b"DICM" else 0
-    meta = Walker(window, found, {**wanted, TRANSFER_SYNTAX_UID: b"UI"}, explicit=True, order="<")
+    meta = Walker(window, found, wanted, explicit=True, order="<")
     yield from meta.run(stop_after=0x0002)
     body, explicit, order = yield from _settle_encoding(window, found)
     return Walker(body, found, wanted, explicit=explicit, order=order)
@@ -158,18 +170,18 @@ def _settle_encoding(window: Window, found: Elements) -> Reading[tuple[Window, b
 class Walker:
     """One pass over the elements of one data set. What it has found so far is in `found`."""
 
-    def __init__(
-        self, window: Window, found: Elements, wanted: Mapping[int, bytes], *, explicit: bool, order: str
-    ) -> None:
+    def __init__(self, window: Window, found: Elements, wanted: Wanted, *, explicit: bool, order: str) -> None:
         self._window = window
         self.found = found
-        self._wanted = wanted
+        self._wanted = wanted.vrs
+        self._expected = wanted.codes[order]
         self._explicit = explicit
         self._order = order
         self._tag = struct.Struct(f"{order}HH")
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}L")
-        self._header = struct.Struct(f"{order}HH2sH")
+        self._header = struct.Struct(f"{order}HHHH")
+        self._header_size = _HEADER_SIZES[order]
 
     def run(self, stop_after: int = 0xFFFF) -> Reading[None]:
         """Walk on until a group above `stop_after`, the pixels, or the end. May be called again to go further.
@@ -216,28 +228,28 @@ class Walker:
 
         It ends before whatever needs a closer look. What it does `_element` does too, at three times the cost.
         """
-        window, wanted = self._window, self._wanted
-        data, unpack, header_size = window.data, self._header.unpack_from, _HEADER_SIZE.get
+        window, data, values = self._window, self._window.data, self.found.values
+        unpack, header_size, expected = self._header.unpack_from, self._header_size, self._expected
         size = len(data)
         last = size - 12
+        stop_after = min(stop_after, 0x7FDF)  # from the pixels' group on `_element` is asked
         offset = window.position - window.start
         while 0 <= offset <= last:
             group, element, vr, length = unpack(data, offset)
-            if group > stop_after or group in _LOOK_CLOSER:
+            if not 0 < group <= stop_after or vr not in header_size:
                 break
-            header = header_size(vr)
-            if header == 8:
-                after = offset + 8 + length
-            elif header == 12:
+            begin = offset + header_size[vr]
+            if begin > offset + 8:
                 length = self._long.unpack_from(data, offset + 8)[0]
-                after = offset + 12 + length
-            else:
-                break
+            after = begin + length
             if after > size:
                 break
             tag = group << 16 | element
-            if tag in wanted:
-                self._take(tag, vr, data, after - length, length)
+            if tag in expected:
+                if vr == expected[tag] and length <= LONGEST_VALUE:
+                    values[tag] = data[begin:after]
+                else:
+                    self._take(tag, data[offset + 4 : offset + 6], data, begin, length)
             offset = after
         window.position = window.start + offset
 
@@ -250,8 +262,6 @@ class Walker:
         found.values[tag] = data[begin : begin + length]
         if vr and vr != self._wanted[tag]:
             found.vrs[tag] = vr
-        elif tag in found.vrs:
-            del found.vrs[tag]  # the element stands here twice, and the last one counts
 
     def _element(self, tag: int, open_levels: list[bool]) -> Reading[bool]:
         """Take one element or step over it; true if the walk ends here."""

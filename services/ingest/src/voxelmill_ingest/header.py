@@ -51,6 +51,7 @@ _RT_IMAGES = frozenset({"481.1", "481.23"})
 _SPECTRUM = f"{_STORAGE}4.2"
 _UIDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://voxelmill.org/uids")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z")
 _LEADING_ZERO = re.compile(r"(^|\.)0[0-9]")
 
 
@@ -180,7 +181,7 @@ def _about_encoding(found: Elements, sop_class: str, sop_instance: str, warnings
 
 def _instance_number(found: Elements, warnings: list[str]) -> int | None:
     number = text(found, tags.INSTANCE_NUMBER)
-    if re.fullmatch(r"[+-]?[0-9]{1,12}", number):
+    if _INTEGER.match(number):
         return int(number)
     if number:
         warnings.append(Caution.INVALID_INSTANCE_NUMBER.about("Instance Number is no number"))
@@ -232,7 +233,7 @@ def _uid(tag: int, if_missing: Reason, uid: str, warnings: list[str]) -> None:
         raise RefusedError(if_missing, if_missing.explanation.rstrip("."))
     if len(uid) > 64 or not _UID.match(uid):
         raise RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} is {uid[:80]!r}")
-    if _LEADING_ZERO.search(uid):
+    if (".0" in uid or uid[0] == "0") and _LEADING_ZERO.search(uid):
         warnings.append(Caution.UID_LEADING_ZERO.about(f"{elements.name(tag)} is {uid}"))
 
 

@@ -29,8 +29,8 @@ _TAR_MAGIC = b"ustar"
 
 def is_junk(key: str) -> bool:
     """Whether a name is one that operating systems leave behind."""
-    parts = PurePosixPath(key.lower()).parts
-    return any(part in _JUNK for part in parts) or (bool(parts) and parts[-1].startswith("._"))
+    parts = [part for part in key.lower().split("/") if part]
+    return not _JUNK.isdisjoint(parts) or (bool(parts) and parts[-1].startswith("._"))
 
 
 def inspect(reference: ObjectRef) -> Reading[Instance | Refusal | ArchiveFormat]:

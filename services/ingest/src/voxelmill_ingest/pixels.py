@@ -37,6 +37,7 @@ COMPRESSED: Final = frozenset(
     }
 )
 """The encapsulated transfer syntaxes that Voxelmill decodes (PS3.5 A.4)."""
+_KNOWN: Final = UNCOMPRESSED | COMPRESSED
 _ALWAYS_LOSSY: Final = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 
 MOST_DECODED_BYTES = 32 << 30
@@ -82,7 +83,7 @@ def check_pixels(found: Elements, size: int, fragments: Fragments | None, warnin
     if pixels is None or rows < 1 or columns < 1:
         what = "no pixel element" if pixels is None else f"{rows} rows and {columns} columns"
         raise RefusedError(Reason.NO_PIXEL_DATA, what)
-    if found.transfer_syntax_uid not in UNCOMPRESSED | COMPRESSED:
+    if found.transfer_syntax_uid not in _KNOWN:
         raise RefusedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {found.transfer_syntax_uid[:64]}")
     matrix = PixelMatrix(rows, columns, _frames(found))
     bits = _check_cells(found, pixels, warnings)
@@ -125,13 +126,12 @@ def _check_cells(found: Elements, pixels: Pixels, warnings: list[str]) -> int:
         return bits  # floating point has no bits stored and no sign of its own (PS3.3 C.7.6.24)
     stored, high = number(found, tags.BITS_STORED), number(found, tags.HIGH_BIT)
     signed = number(found, tags.PIXEL_REPRESENTATION)
-    names = {"Bits Stored": stored, "Pixel Representation": signed}
-    warnings += [
-        Caution.MISSING_PIXEL_DESCRIPTION.about(f"{name} is absent") for name, value in names.items() if value is None
-    ]
-    if signed not in {None, 0, 1}:
+    if signed is None:
+        warnings.append(_absent("Pixel Representation"))
+    elif signed not in {0, 1}:
         raise RefusedError(Reason.CONTRADICTORY_PIXELS, f"Pixel Representation is {signed}")
     if stored is None:
+        warnings.append(_absent("Bits Stored"))
         stored = bits if high is None else high + 1
     if not 0 < stored <= bits:
         raise RefusedError(Reason.CONTRADICTORY_PIXELS, f"Bits Stored is {stored} and Bits Allocated {bits}")
@@ -146,13 +146,13 @@ def _check_cells(found: Elements, pixels: Pixels, warnings: list[str]) -> int:
 def _check_samples(found: Elements, warnings: list[str]) -> int:
     """Return Samples per Pixel if they are those of the Photometric Interpretation (PS3.3 C.7.6.3.1.2)."""
     samples, photometric = number(found, tags.SAMPLES_PER_PIXEL), text(found, tags.PHOTOMETRIC_INTERPRETATION)
-    absent = {"Samples per Pixel": samples is None, "Photometric Interpretation": not photometric}
-    if samples == 3:
-        absent["Planar Configuration"] = number(found, tags.PLANAR_CONFIGURATION) is None
-    warnings += [
-        Caution.MISSING_PIXEL_DESCRIPTION.about(f"{name} is absent") for name, is_so in absent.items() if is_so
-    ]
-    samples = 1 if samples is None else samples
+    if samples is None:
+        warnings.append(_absent("Samples per Pixel"))
+        samples = 1
+    if not photometric:
+        warnings.append(_absent("Photometric Interpretation"))
+    if samples == 3 and number(found, tags.PLANAR_CONFIGURATION) is None:
+        warnings.append(_absent("Planar Configuration"))
     if photometric in _RETIRED_COLOURS or samples == 4:
         detail = f"{samples} samples per pixel, Photometric Interpretation {photometric[:16]}"
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, detail)
@@ -164,6 +164,10 @@ def _check_samples(found: Elements, warnings: list[str]) -> int:
         detail = f"Photometric Interpretation is {photometric[:16]!r}"
         warnings.append(Caution.UNKNOWN_PHOTOMETRIC_INTERPRETATION.about(detail))
     return samples
+
+
+def _absent(name: str) -> str:
+    return Caution.MISSING_PIXEL_DESCRIPTION.about(f"{name} is absent")
 
 
 def _decoded_bytes(found: Elements, matrix: PixelMatrix, samples: int, bits: int) -> int:

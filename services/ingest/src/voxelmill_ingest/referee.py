@@ -17,15 +17,15 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException
 from pydicom.errors import InvalidDicomError as NotDicomError
+from pydicom.multival import MultiValue
 
 from voxelmill_ingest import elements
 from voxelmill_ingest.elements import Elements, InvalidDicomError, Walker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydicom import Dataset
 
+    from voxelmill_ingest.elements import Wanted
     from voxelmill_ingest.ranges import Reading, Window
 
 MOST_REFEREED: Final = 1 << 20
@@ -50,7 +50,7 @@ _BROKEN: Final = (
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it says of values may name people, and goes in no log
 
 
-def second_opinion(window: Window, wanted: Mapping[int, bytes]) -> Reading[Elements | None]:
+def second_opinion(window: Window, wanted: Wanted) -> Reading[Elements | None]:
     """Read a header with pydicom; none if it does not come to the pixels either.
 
     Parameters
@@ -58,7 +58,7 @@ def second_opinion(window: Window, wanted: Mapping[int, bytes]) -> Reading[Eleme
     window
         The object, from its beginning.
     wanted
-        The VR of each element whose value is to be kept.
+        Which values are to be kept.
     """
     size = min(window.size, MOST_REFEREED)
     if not (yield from window.need(size)):
@@ -71,32 +71,42 @@ def second_opinion(window: Window, wanted: Mapping[int, bytes]) -> Reading[Eleme
         found = _translated(dataset, wanted)
     except _BROKEN:
         return None
-    if found.deflated or head.tell() >= size:
+    if found.deflated:
         return None
-    window.position = head.tell()
+    end = window.position = head.tell()
     explicit = not dataset.original_encoding[0]
     walker = Walker(window, found, wanted, explicit=explicit, order=">" if found.big_endian else "<")
     try:
         yield from walker.run()
     except InvalidDicomError:
         return None
-    return found if found.pixels and not found.cut else None
+    # Where pydicom gives up in the middle it says nothing, and forgets what it has read.
+    return found if found.pixels and found.pixels.offset in {end + 8, end + 12} else None
 
 
-def _translated(dataset: Dataset, wanted: Mapping[int, bytes]) -> Elements:
+def _translated(dataset: Dataset, wanted: Wanted) -> Elements:
     """Return what pydicom has read of the wanted elements, as the walker would: values are not decoded."""
     found = Elements()
     for part in (dataset.file_meta, dataset):
-        for tag in part.keys() & wanted.keys():
+        for tag in part.keys() & wanted.vrs.keys():
             element = part.get_item(tag)
-            if not isinstance(element, RawDataElement):
-                found.unread[tag] = elements.UNDEFINED  # a sequence
-            elif element.length > elements.LONGEST_VALUE:
-                found.unread[tag] = element.length
+            vr = (element.VR or "").encode()
+            if isinstance(element, RawDataElement):
+                value = element.value or b""
+            elif vr == b"SQ":
+                found.unread[int(tag)] = elements.UNDEFINED
+                continue
             else:
-                found.values[tag] = element.value or b""
-                if element.VR and element.VR.encode() != wanted[tag]:
-                    found.vrs[tag] = element.VR.encode()
+                # Some values are decoded, whatever is asked for: what is empty, or needed to understand others.
+                decoded = element.value if isinstance(element.value, MultiValue) else [element.value]
+                value = "\\".join("" if one is None else str(one) for one in decoded).encode()
+                vr = b"LO" if value and vr == b"US" else vr
+            if len(value) > elements.LONGEST_VALUE:
+                found.unread[int(tag)] = len(value)
+                continue
+            found.values[int(tag)] = value
+            if vr and vr != wanted.vrs[tag]:
+                found.vrs[int(tag)] = vr
     implicit, little = dataset.original_encoding
     syntax = elements.IMPLICIT_LITTLE if implicit else elements.EXPLICIT_LITTLE if little else elements.EXPLICIT_BIG
     declared = str(dataset.file_meta.get("TransferSyntaxUID") or "")

@@ -26,7 +26,7 @@ _BINARY: Final = {
 def texts(found: Elements, tag: int) -> list[str]:
     """Return the values of an element as text, without padding; one empty text where there are none."""
     value = found.values.get(tag, b"")
-    code = _BINARY.get(_vr(found, tag))
+    code = _BINARY.get(_vr(found, tag)) if tag in found.vrs else None
     if code is None:
         return [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
     return [str(number) for number in _unpack(found, value, code)] or [""]
@@ -34,9 +34,14 @@ def texts(found: Elements, tag: int) -> list[str]:
 
 def text(found: Elements, tag: int) -> str:
     """Return the first value of an element as text, empty where there is none."""
-    if tag not in found.vrs:
-        return found.values.get(tag, b"").partition(b"\\")[0].decode("latin-1").strip(" \0")
-    return texts(found, tag)[0]
+    if tag in found.vrs:
+        return texts(found, tag)[0]
+    value = found.values.get(tag)
+    if not value:
+        return ""
+    if b"\\" in value:
+        value = value.partition(b"\\")[0]
+    return value.decode("latin-1").strip(" \0")
 
 
 def number(found: Elements, tag: int) -> int | None:
@@ -70,7 +75,7 @@ def is_present(found: Elements, tag: int) -> bool:
 def _vr(found: Elements, tag: int) -> bytes:
     """Return the VR that a value was written in. Where it says nothing of use it is the one that the element has."""
     vr = found.vrs.get(tag, b"")
-    return WANTED[tag] if vr in {b"", b"UN", b"OB", b"OW"} else vr
+    return WANTED.vrs[tag] if vr in {b"", b"UN", b"OB", b"OW"} else vr
 
 
 def _unpack(found: Elements, value: bytes, code: str) -> tuple[float, ...]:
