@@ -29,6 +29,8 @@ _SHIFT = np.array([0.1, 0.1, 0.25])
 There linear interpolation between slices of uneven distances, which is right, measures up to 0.15."""
 _SMOOTHING = 1.5
 _RIM = 3
+_FAULTS = 3
+"""After so many wrong slices the rest is not looked at."""
 _INTERPOLATED = 0.3
 """How far an interpolated slice may be from linear interpolation, as a part of how far its neighbours differ (RMS). The
 wrong one of the two is off by a half."""
@@ -215,6 +217,8 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
         chosen.append(found)
         good += bool(found)
         trial.matched.update(found)
+        if len(chosen) - good > _FAULTS:
+            break
     trial.share = good / len(inside)
     if trial.right:
         _check_slices(candidate, frames, [found[0] for found in chosen], trial)
@@ -294,19 +298,21 @@ def _exact(candidate: Candidate, frame: Frame, place_mm: float = PLACE_MM) -> ND
     """Return the voxels at a frame's pixels, or None where there are none within `place_mm` of every pixel."""
     line = _Line.of(candidate, frame)
     whole = _Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
-    for vector in (whole.column, whole.row):
-        if np.abs(vector).sum() != 1:
-            return None
+    if np.abs(whole.column).sum() != 1 or np.abs(whole.row).sum() != 1 or whole.column @ whole.row:
+        return None
     rows, columns = frame.values.shape
     corners = (np.array([0, columns - 1, 0, columns - 1]), np.array([0, 0, rows - 1, rows - 1]))
     off = candidate.affine[:3, :3] @ (whole.at(*corners) - line.at(*corners))
     if np.linalg.norm(off, axis=0).max() > place_mm:
         return None
-    indices = whole.at(*corners)
+    indices = whole.at(*corners).astype(int)
     if indices.min() < 0 or (indices.max(axis=1) >= candidate.voxels.shape[::-1]).any():
         return None
-    i, j, k = whole.at(*np.meshgrid(np.arange(columns), np.arange(rows))).astype(np.intp)
-    return candidate.voxels[k, j, i]
+    low, high = indices.min(axis=1), indices.max(axis=1) + 1
+    cut = candidate.voxels.transpose(2, 1, 0)[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
+    cut = cut[tuple(slice(None, None, -1 if part < 0 else 1) for part in whole.column + whole.row)]
+    cut = cut.squeeze(({0, 1, 2} - {*np.flatnonzero(whole.column), *np.flatnonzero(whole.row)}).pop())
+    return cut.T if whole.column.nonzero()[0][0] < whole.row.nonzero()[0][0] else cut
 
 
 def _difference(frame: Frame, cut: NDArray[Any]) -> float:
