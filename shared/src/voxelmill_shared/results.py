@@ -84,7 +84,8 @@ class ManifestInstance(_Document):
 class SeriesManifest(_Document):
     """The instances of a series revision.
 
-    Sorted by position along the slice normal where they have one, else by instance number.
+    Sorted by position along the slice normal where they have one, else by instance number. `warnings` is what ingest
+    found odd about them, `code: detail` each.
     """
 
     study_instance_uid: str
@@ -95,6 +96,7 @@ class SeriesManifest(_Document):
     kind: ObjectKind
     plan: Plan
     instances: tuple[ManifestInstance, ...] = Field(min_length=1)
+    warnings: tuple[str, ...] = ()
 
 
 class Artefact(_Document):

@@ -55,11 +55,12 @@ def job(told: dict[Stage, StageState], *records: StageRecord) -> JobState:
 
 
 def test_receipt_says_what_a_job_was_made_from_by_what_and_what_came_out() -> None:
-    """Inputs and plan are the manifest's, in its order; stages, versions and warnings are the records'."""
+    """Inputs and plan are the manifest's, in its order; stages and versions the records'; warnings are of both."""
     done = StageState(StageOutcome.DONE)
     records = (record(Stage.MESH, "meshes/b.stl", "meshes/a.stl"), record(Stage.THUMBNAIL, "preview.webp"))
     told = {Stage.THUMBNAIL: done, Stage.SEGMENT: StageState(StageOutcome.FAILED, "hung"), Stage.MESH: done}
-    receipt = make_receipt(job(told, *records), MANIFEST, Status.PARTIAL)
+    manifest = MANIFEST.model_copy(update={"warnings": ("missing-rescale: Rescale Slope is absent",)})
+    receipt = make_receipt(job(told, *records), manifest, Status.PARTIAL)
 
     assert receipt.inputs == MANIFEST.instances
     assert receipt.plan.organ is Organ.LUNGS
@@ -69,7 +70,7 @@ def test_receipt_says_what_a_job_was_made_from_by_what_and_what_came_out() -> No
     assert receipt.stages[Stage.MESH].finished == START + timedelta(seconds=2)
     assert (receipt.stages[Stage.SEGMENT].outcome, receipt.stages[Stage.SEGMENT].reason) == ("failed", "hung")
     assert [artefact.name for artefact in receipt.artefacts] == ["meshes/a.stl", "meshes/b.stl", "preview.webp"]
-    assert receipt.warnings == ("thumbnail: odd", "mesh: odd")
+    assert receipt.warnings == ("ingest: missing-rescale: Rescale Slope is absent", "thumbnail: odd", "mesh: odd")
     assert receipt.versions == {"index": __version__, "thumbnail": "7", "mesh": "7"}
 
 

@@ -57,7 +57,10 @@ def make_receipt(job: JobState, manifest: SeriesManifest, status: Status) -> Rec
         inputs=manifest.instances,
         stages={stage: _summary(state, job.records.get(stage)) for stage, state in job.completion.stages.items()},
         artefacts=job.artefacts,
-        warnings=tuple(f"{stage}: {warning}" for stage in done for warning in job.records[stage].warnings),
+        warnings=(
+            *(f"{Stage.INGEST}: {warning}" for warning in manifest.warnings),
+            *(f"{stage}: {warning}" for stage in done for warning in job.records[stage].warnings),
+        ),
         versions={
             Stage.INDEX.value: __version__,
             **{stage.value: job.records[stage].service_version for stage in done},

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import exists, func, or_, select, update
 
 from voxelmill_ingest.assembly import Close, OpenSeries, Slice, contents_digest, decide, in_order
+from voxelmill_ingest.consistency import series_warnings
 from voxelmill_ingest.findings import Instance
 from voxelmill_ingest.tables import instances, outbox, series, upload_objects, uploads
 from voxelmill_shared.database import reading, transaction
@@ -194,6 +195,7 @@ class Assembler:
             kind=first.kind,
             plan=self.plan,
             instances=tuple(one.instance for one in ordered),
+            warnings=series_warnings([one.facts for one in ordered]),
         )
         stored = await self.results.write(keys.manifest, manifest.to_json(), "application/json")
         return SeriesValidated(
