@@ -1,8 +1,9 @@
 """How fast does ingest read headers, and how little of an object does it fetch?
 
 Two pairs, bytes in memory, interleaved rounds, CPU time, medians. The walk over the elements, which keeps the raw
-values that ingest asks for, beside pydicom's `stop_before_pixels`, which keeps every raw value. And the whole inspection
-of an object (the walk, the values decoded and judged) beside pydicom with the same values asked for, and no judgement. Bytes: what the inspection reads of each object of the test data through a local store.
+values that ingest asks for, beside pydicom's `stop_before_pixels`, which keeps every raw value. And the inspection
+of a whole object (the walk, the values decoded and all judged) beside pydicom with the same values asked for, unjudged.
+Bytes: what the inspection reads of each object of the test data through a local store.
 
 usage: python bench/headers.py    VOXELMILL_BENCH_RUNS (7)
 """

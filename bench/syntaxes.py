@@ -69,10 +69,12 @@ def real_slices(source: list[Path], count: int) -> NDArray[np.uint16]:
     return stored[np.resize(there_and_back, count)]
 
 
-def write(stored: NDArray[np.uint16], name: str) -> tuple[list[bytes], list[bytes]]:
-    """Return the files of a series in a syntax of `SYNTAXES`, and the encoded frame of each."""
+def write(stored: NDArray[np.uint16], name: str, more: dict[str, Any] | None = None) -> tuple[list[bytes], list[bytes]]:
+    """Return the files of a series in a syntax of `SYNTAXES`, and the encoded frame of each; `more` elements go in."""
     syntax, encode, _ = SYNTAXES[name]
     common = _common(syntax, stored.shape[1:])
+    for keyword, value in (more or {}).items():
+        setattr(common, keyword, value)
     frames: dict[bytes, bytes] = {}
     files, encoded = [], []
     for number, cells in enumerate(stored):
