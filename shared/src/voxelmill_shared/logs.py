@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -47,6 +48,8 @@ class _OfLibraries(logging.Handler):
     """Writes what libraries log as lines of ours: one JSON object each, `library` says whose it is."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return  # whoever ended it knows; the database's pool takes it for an error of the connection
         said = " ".join(record.getMessage().split())
         # Made for each line: it is written to where standard error is now, and under the level of now.
         log = structlog.get_logger("voxelmill").bind(library=record.name, reason=said)

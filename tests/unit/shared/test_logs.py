@@ -66,10 +66,10 @@ def test_an_unknown_level_is_refused() -> None:
 
 
 def test_what_a_library_logs_is_a_line_too(tmp_path: Path) -> None:
-    """One JSON object each, with the library's name: errors with their traces, and warnings; what is told is left out."""
+    """One JSON object each, with the library's name: errors with their traces, and warnings; what is told, or cancelled, is not."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import logging, warnings\n"
+        "import asyncio, logging, warnings\n"
         "from voxelmill_shared import logs\n"
         "from voxelmill_shared.transport.rabbit_log import leave_out_what_is_told\n"
         "logs.configure('INFO')\n"
@@ -79,6 +79,8 @@ def test_what_a_library_logs_is_a_line_too(tmp_path: Path) -> None:
         "client.warning('Connection %r was blocked by: %r', 'c', 'low on\\nmemory')\n"
         "try:\n    1 / 0\n"
         "except ZeroDivisionError:\n    logging.getLogger('asyncio').exception('unforeseen')\n"
+        "try:\n    raise asyncio.CancelledError\n"
+        "except asyncio.CancelledError:\n    logging.getLogger('sqlalchemy.pool').exception('at the end')\n"
         "logging.getLogger('quiet').info('unheard')\n"
         "warnings.warn('strange', RuntimeWarning)\n"
     )
