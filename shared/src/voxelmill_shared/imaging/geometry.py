@@ -125,6 +125,7 @@ def _element(image: DicomImage, frame: int, group: str, keyword: str, count: int
             # Several frames share the data set's one position only where there is nothing to stack.
             source = image.header if image.frames == 1 or keyword != "ImagePositionPatient" else {}
         value = source.get(keyword)
+        value = [value] if isinstance(value, float) else value
     if value is None or value == "" or len(value) != count:
         raise Unsupported.NO_GEOMETRY.error(f"{image.name}: it has no {keyword}")
     return tuple(map(float, value))
