@@ -31,10 +31,12 @@ _CLASS_UIDS: Final = frozenset(
     | {0x00083002, 0x04000010}
 )
 """UIDs of classes, schemes and contexts: they say what a thing is, not which one."""
-_SHORT_TEXTS: Final = frozenset({"LO", "SH", "UC"})
-_FREE_TEXTS: Final = frozenset({"LT", "ST", "UT", "AE", "PN", "UR"})
-"""What is dropped where the table has no row for an attribute: whatever it is, somebody wrote it."""
-_TEXTS: Final = _SHORT_TEXTS | {"LT", "ST", "UT"}
+_FREE_TEXTS: Final = frozenset({"LT", "ST", "UT"})
+"""What is cleaned though the table has no row for the attribute: whatever it is, somebody wrote it."""
+_NAMES: Final = frozenset({"AE", "PN", "UN", "UR"})
+"""What is dropped where the table has no row."""
+_TEMPORAL: Final = frozenset({"DA", "DT", "TM"})
+_TEXTS: Final = _FREE_TEXTS | {"LO", "SH", "UC"}
 
 
 @dataclass(slots=True)
@@ -109,9 +111,10 @@ class Cleaner:
         elif vr == "UI":
             if tag not in _CLASS_UIDS:
                 self._new_uids(dataset, tag)
-        elif vr in {"DA", "DT", "TM"} and Option.DATES in self.options:
-            self._clean_value(dataset, tag, vr)
-        elif vr in _FREE_TEXTS or vr in {"DA", "DT", "TM", "UN"}:
+        elif vr in _FREE_TEXTS:
+            if not self._clean_value(dataset, tag, vr):
+                self._dummy(dataset, tag, vr)
+        elif vr in _NAMES or (vr in _TEMPORAL and not (Option.DATES in self.options and self._shift(dataset, tag, vr))):
             del dataset[tag]
 
     def _do(self, dataset: Dataset, tag: BaseTag, vr: str, action: Action, row: Row, attribute_type: str) -> None:
@@ -131,9 +134,7 @@ class Cleaner:
 
     def _clean_value(self, dataset: Dataset, tag: BaseTag, vr: str) -> bool:
         """Clean a value; false if nothing is left of it, or cleaning its kind of value is not built."""
-        if vr == "TM":
-            return True
-        if vr in {"DA", "DT"}:
+        if vr in _TEMPORAL:
             return self._shift(dataset, tag, vr)
         if vr not in _TEXTS:
             return False
@@ -146,6 +147,8 @@ class Cleaner:
         return True
 
     def _shift(self, dataset: Dataset, tag: BaseTag, vr: str) -> bool:
+        if vr == "TM":
+            return True
         days = self.patient.shift_days if self.patient else 0
         shift = shift_date if vr == "DA" else shift_date_time
         values = [one.strip(" \0") for one in raw_text(dataset, tag).split("\\")]

@@ -21,7 +21,7 @@ DUMMIES: Final[dict[str, Any]] = {
     "IS": "0",
     **dict.fromkeys(("FD", "FL"), 0.0),
     **dict.fromkeys(("SL", "SS", "SV", "UL", "US", "UV"), 0),
-    **dict.fromkeys(("OB", "OW"), b"\0\0"),
+    **dict.fromkeys(("OB", "OW", "UN"), b"\0\0"),
     "OF": b"\0\0\0\0",
     "OL": b"\0\0\0\0",
     "OD": b"\0\0\0\0\0\0\0\0",

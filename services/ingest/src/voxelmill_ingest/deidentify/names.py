@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.multival import MultiValue
+
+from voxelmill_ingest.deidentify.dummies import REMOVED
+from voxelmill_ingest.deidentify.words import ALLOWED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +30,8 @@ _IDENTIFYING: Final = frozenset(
 )
 """Numbers, places and names that are no PN: Accession Number, Institution Name, Patient ID and the like."""
 _SEARCHED: Final = frozenset({"LO", "SH", "LT", "ST", "UT", "UC", "CS", "AE", "PN"})
-_ENUMERATED: Final = frozenset({0x00080008, 0x00080060, 0x00280004})
-"""Image Type, Modality, Photometric Interpretation: words of the Standard without which no image can be read."""
+_ENUMERATED: Final = frozenset({0x00080008, 0x00080060, 0x00089007, 0x00280004})
+"""Image Type, Modality, Frame Type, Photometric Interpretation: without them no image can be read."""
 _SHORTEST: Final = 3
 _NOBODY: Final = frozenset({"anonymized", "anonymised", "anonymous", "removed", "unknown", "none"})
 """What stands for a name where there is none."""
@@ -45,9 +49,7 @@ def raw_text(dataset: Dataset, tag: int) -> str:
         return ""
     if isinstance(value, bytes):
         return value.decode("latin-1").rstrip(" \0")
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        return str(value)
-    return "\\".join(str(one) for one in value)
+    return "\\".join(str(one) for one in value) if isinstance(value, MultiValue | list) else str(value)
 
 
 @dataclass(slots=True)
@@ -69,12 +71,12 @@ class Forbidden:
             elif tag in _IDENTIFYING and len(value.strip()) > _SHORTEST:
                 self.texts.add(value.strip().lower())
 
-    def has(self, text: str) -> bool:
-        """Whether a text holds any of them: a name as a word of its own, the others anywhere."""
+    def has(self, text: str, words: set[str] | None = None) -> bool:
+        """Whether a text holds any of them: a name (of `words`, if given) as a word, the others anywhere."""
         text = text.lower()
         if any(forbidden in text for forbidden in self.texts):
             return True
-        return not self.words.isdisjoint(_PIECE.findall(text))
+        return not (self.words if words is None else words).isdisjoint(_PIECE.findall(text))
 
     def without(self, text: str) -> str:
         """Return a text without the names that it holds as words, or nothing if it holds any other of them."""
@@ -84,14 +86,17 @@ class Forbidden:
         return "" if self.has(left) else left
 
     def scrub(self, dataset: Dataset) -> None:
-        """Empty every text of a cleaned data set that holds one of them."""
+        """Replace every text of a cleaned data set that holds one of them."""
         for tag in list(dataset.keys()):
             vr = _vr(dataset, tag)
             if vr == "SQ":
                 for item in dataset[tag].value or ():
                     self.scrub(item)
-            elif vr in _SEARCHED and tag not in _ENUMERATED and (text := raw_text(dataset, tag)) and self.has(text):
-                dataset.add_new(tag, vr, None)
+            elif vr in _SEARCHED and tag not in _ENUMERATED and (text := raw_text(dataset, tag)):
+                # A code string is chosen from a list: HEAD is there a part of the body, whoever is called so.
+                coded = vr == "CS"
+                if self.has(text, self.words - ALLOWED if coded else self.words):
+                    dataset.add_new(tag, vr, None if coded else REMOVED)
 
 
 def _values(dataset: Dataset) -> Iterator[tuple[BaseTag, str, str]]:

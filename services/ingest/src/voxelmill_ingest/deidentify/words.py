@@ -9,10 +9,12 @@ import re
 from importlib import resources
 from typing import Final
 
-_WORD: Final = re.compile(r"[A-Za-z]+|\d+(?:[.,]\d+)?|[^A-Za-z\d\s]+|\s+")
+_PIECE: Final = re.compile(r"\d+[.,]\d+(?![^\W_])|[^\W_]+|[\W_]")
+_PART: Final = re.compile(r"\d+|[^\W\d_]+")
 _LONGEST_NUMBER: Final = 3
 """Digits of a number that is kept: thickness, kernel, window. Longer ones may be dates or numbers of a patient."""
 
+_JOINS: Final = frozenset("-_/.+")
 ALLOWED: Final = frozenset((resources.files(__package__) / "words.txt").read_text().split())
 """Lower case. Some are surnames as well: what this object calls its own people by, `names` finds."""
 
@@ -25,20 +27,18 @@ def clean(text: str) -> str:
     """
     kept: list[str] = []
     gap = ""
-    for piece in _WORD.findall(text):
-        if piece.isspace():
-            gap = gap or " "
-        elif not piece[0].isalnum() or not piece.isascii():
-            gap = piece if piece in {"-", "_", "/", ".", "+"} and not gap else " "
-        elif _may_stay(piece):
-            kept += [gap if kept else "", piece]
-            gap = ""
+    for piece in _PIECE.findall(text):
+        if piece[0].isalnum():
+            stays = _may_stay(piece)
+            kept += [gap if kept else "", piece] if stays else []
+            gap = "" if stays else " "
         else:
-            gap = " "
+            gap = piece if piece in _JOINS and not gap else " "
     return "".join(kept)
 
 
 def _may_stay(piece: str) -> bool:
-    if piece[0].isdigit():
-        return sum(character.isdigit() for character in piece) <= _LONGEST_NUMBER
-    return piece.lower() in ALLOWED
+    """Whether a word or number is allowed: T1, 5mm and L4L5 are if all of their parts are."""
+    if sum(character.isdigit() for character in piece) > _LONGEST_NUMBER:
+        return False
+    return piece.lower() in ALLOWED or all(part.isdecimal() or part.lower() in ALLOWED for part in _PART.findall(piece))

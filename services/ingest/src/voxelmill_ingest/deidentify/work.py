@@ -45,6 +45,8 @@ _DAMAGE: Final = (
     zlib.error,
 )
 """What pydicom, gzip and zlib raise on bytes that they cannot read or write. Their texts may quote a value."""
+_PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Float, Double Float and Pixel Data."""
 _IMPLEMENTATION: Final = UID("2.25.264177226414912413389064437519863713389")
 """Our Implementation Class UID (PS3.7 D.3.3.2)."""
 
@@ -94,6 +96,8 @@ def _dicom(job: Job) -> Copy | Refusal:
     transfer_syntax = _transfer_syntax(dataset)
     media_uid = str(dataset.file_meta.get("MediaStorageSOPInstanceUID", ""))
     media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    if not any(tag in dataset for tag in _PIXELS):
+        raise NotDeidentifiableError("its data set ends before its pixels")
     pixels = _digest(dataset)
     cleaner = Cleaner(job.secrets, job.options)
     cleaner(dataset)
@@ -129,7 +133,7 @@ def _transfer_syntax(dataset: pydicom.FileDataset) -> UID:
 def _digest(dataset: pydicom.Dataset) -> bytes:
     """Digest the pixels as they are encoded."""
     digest = hashlib.sha256()
-    for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010):
+    for tag in _PIXELS:
         if tag in dataset:
             value = dataset.get_item(tag).value
             digest.update(value if isinstance(value, bytes) else repr(value).encode())
