@@ -23,11 +23,15 @@ SPACING = (4.0, 3.5, 3.5)
 SHAPE = (64, 84, 108)
 
 
-def torso_hu(*, gas: bool = True) -> NDArray[np.int16]:
-    """Return HU (superior, posterior, left): the left lung is the smaller one, gas lies in the belly."""
+def torso_hu(*, gas: bool = True, lean: float = 0.0) -> NDArray[np.int16]:
+    """Return HU (superior, posterior, left): the left lung is the smaller one, gas lies in the belly.
+
+    With `lean` each slice is acquired that many mm further back for each mm upwards, as with a tilted gantry.
+    """
     z, y, x = np.meshgrid(
         *[(np.arange(n) - (n - 1) / 2) * step for n, step in zip(SHAPE, SPACING, strict=True)], indexing="ij"
     )
+    y = y + lean * z
     hu = np.full(SHAPE, -1000.0)
     hu[(y > 112) & (y < 118) & (abs(x) < 170)] = -100  # the table
     body = (x / 165) ** 2 + (y / 105) ** 2 < 1
@@ -58,6 +62,14 @@ def torso(hu: NDArray[np.int16] | None = None, modality: str = "CT") -> Volume:
     affine = np.diag([SPACING[2], SPACING[1], SPACING[0], 1.0])
     affine[:3, 3] = (-180.0, -140.0, -900.0)
     return Volume(voxels=torso_hu() if hu is None else hu, affine=affine, modality=modality)
+
+
+def tilted_torso(lean: float) -> Volume:
+    """Return the same patient acquired with a tilted gantry: the affine is sheared by `lean` mm for each mm upwards."""
+    volume = torso(torso_hu(lean=lean))
+    volume.affine[1, 2] = lean * SPACING[0]
+    volume.affine[1, 3] -= lean * (SHAPE[0] - 1) / 2 * SPACING[0]
+    return volume
 
 
 def turned(volume: Volume, order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:

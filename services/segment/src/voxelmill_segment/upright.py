@@ -1,8 +1,9 @@
 """Tilted slices set upright for a model, and its labels leaned back.
 
 A gantry tilt leaves a volume whose slices do not stand above each other (PS3.3 C.7.6.2.1.1, a shear in the affine).
-The models reckon with axes at right angles; so each slice is moved within its plane to where an upright stack has it,
-by parts of a pixel, and the labels are moved back by whole pixels to the grid that was acquired.
+The models reckon with axes at right angles; so each slice is moved within its plane to where an upright stack has it.
+It is moved by whole pixels: no voxel is blurred, which would thicken thin bones (ribs of two voxels by a fifth, as
+measured with straight lines between pixels), and the labels go back to the very voxels that they were found in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from voxelmill_shared.imaging.transform import Values
     from voxelmill_shared.imaging.volume import Volume
 
 _LEAST_PIXELS = 0.5
@@ -54,15 +54,14 @@ class Upright:
         return cls(lean, (origin[0], origin[1]), (size[0], size[1]))
 
     def volume(self, leaning: Volume) -> Volume:
-        """Return the volume with its slices moved, in straight lines between pixels; beside them lies its lowest value.
+        """Return the volume with its slices moved; beside them lies its lowest value.
 
-        Its slice axis is at right angles to the others.
+        Its slice axis is at right angles to the others, and each voxel is within half a pixel of its place.
         """
         voxels = leaning.voxels
-        lowest = voxels.min()
-        result = np.full((len(voxels), *self.size), lowest, voxels.dtype)
+        result = np.full((len(voxels), *self.size), voxels.min(), voxels.dtype)
         for k, plane in enumerate(voxels):
-            result[k] = self._moved(plane, k, lowest)
+            result[k][self._window(k, plane.shape)] = plane
         columns, rows, step = leaning.affine[:3, :3].T
         normal = np.cross(columns, rows)
         affine = leaning.affine.copy()
@@ -74,16 +73,10 @@ class Upright:
         """Return labels of the upright volume on the grid (slices, rows, columns) that it was made from."""
         result = np.empty(shape, np.uint8)
         for k in range(shape[0]):
-            row, column = (round(one * k) + first for one, first in zip(self.lean, self.origin, strict=True))
-            result[k] = upright[k, row : row + shape[1], column : column + shape[2]]
+            result[k] = upright[k][self._window(k, shape[1:])]
         return result
 
-    def _moved(self, plane: Values, k: int, lowest: np.generic) -> npt.NDArray[np.float32] | Values:
-        whole, parts = zip(*(divmod(one * k, 1.0) for one in self.lean), strict=True)
-        row, column = (int(move) + first for move, first in zip(whole, self.origin, strict=True))
-        canvas = np.full(self.size, lowest, np.float32)
-        canvas[row : row + plane.shape[0], column : column + plane.shape[1]] = plane
-        for axis, part in enumerate(parts):
-            if part:
-                canvas += np.float32(part) * (np.roll(canvas, 1, axis) - canvas)
-        return np.rint(canvas) if plane.dtype == np.int16 else canvas
+    def _window(self, k: int, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return where a slice lies within the upright grid."""
+        first = [round(one * k) + start for one, start in zip(self.lean, self.origin, strict=True)]
+        return tuple(slice(start, start + n) for start, n in zip(first, shape, strict=True))
