@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from unit.segment.torso import dice, series_task, silent, torso, write_series
@@ -70,6 +71,67 @@ def test_the_readers_refusal_passes_through(tmp_path: Path) -> None:
     paths = write_series(tmp_path / "in", torso())
     with pytest.raises(UnsupportedSeriesError):
         segment_series(series_task(paths[:10] + paths[14:], tmp_path / "out"), silent)
+
+
+def test_a_missing_slice_is_bridged_and_said(tmp_path: Path) -> None:
+    """One of 64 slices is gone: all are segmented, the receipt names the place, the DICOM SEG has the real ones."""
+    volume = torso()
+    paths = write_series(tmp_path / "in", volume)
+    whole = segment_series(series_task(paths, tmp_path / "whole"), silent)
+    result = segment_series(series_task(paths[:30] + paths[31:], tmp_path / "out"), silent)
+    assert f"1 slice is missing, at {volume.affine[2, 3] + 120:.2f} mm" in result.warnings[0]
+    labels = read_array(tmp_path / "out" / LABEL_MAP).values
+    assert labels.shape == volume.voxels.shape
+    expected = read_array(tmp_path / "whole" / LABEL_MAP).values
+    assert dice(labels > 0, expected > 0) > 0.99
+    assert names(result) == names(whole)
+    seg = pydicom.dcmread(tmp_path / "out" / DICOM_SEG)
+    referred = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert len(referred) == 63
+    heights = {float(f.PlanePositionSequence[0].ImagePositionPatient[2]) for f in seg.PerFrameFunctionalGroupsSequence}
+    assert volume.affine[2, 3] + 120 not in heights
+    assert volume.affine[2, 3] + 124 in heights
+
+
+def test_the_largest_volume_is_segmented_and_the_others_are_named(tmp_path: Path) -> None:
+    """Two time points and a scout: the first time point is segmented, and the receipt says what is not."""
+    volume = torso()
+    first = write_series(tmp_path / "a", volume, TemporalPositionIdentifier=1, ImageType=["ORIGINAL", "PRIMARY"])
+    second = write_series(tmp_path / "b", torso(volume.voxels + np.int16(5)), TemporalPositionIdentifier=2)
+    for number, path in enumerate(second):  # instances of their own
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.9.{number + 1}"
+        dataset.save_as(path)
+    scout = pydicom.dcmread(first[0])
+    scout.ImageType, scout.ImageOrientationPatient = ["ORIGINAL", "PRIMARY", "LOCALIZER"], [1, 0, 0, 0, 0, -1]
+    scout.SOPInstanceUID = "1.2.8"
+    scout.save_as(tmp_path / "scout.dcm")
+    paths = [*second, tmp_path / "scout.dcm", *first]
+    result = segment_series(series_task(paths, tmp_path / "out", organ=Organ.LUNGS), silent)
+    assert (
+        result.warnings[0] == "of the series this volume was segmented: ImageType other, TemporalPositionIdentifier 1"
+    )
+    assert "not segmented: another volume of 64 x 84 x 108" in result.warnings[1]
+    assert "TemporalPositionIdentifier 2" in result.warnings[1]
+    assert "not segmented: 1 image of no volume (ImageType LOCALIZER" in result.warnings[2]
+    seg = pydicom.dcmread(tmp_path / "out" / DICOM_SEG)
+    referred = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert all(uid.startswith("1.2.3.") for uid in referred)
+
+
+def test_a_resampled_series_has_no_dicom_segmentation(tmp_path: Path) -> None:
+    """Slices of uneven spacing: the label map lies between the instances, and the receipt says why there is no SEG."""
+    volume = torso()
+    paths = write_series(tmp_path / "in", volume)
+    jitter = np.random.default_rng(2).uniform(-0.8, 0.8, len(paths))
+    for path, off in zip(paths, jitter, strict=True):
+        dataset = pydicom.dcmread(path)
+        dataset.ImagePositionPatient[2] = float(f"{dataset.ImagePositionPatient[2] + off:.3f}")
+        dataset.save_as(path)
+    result = segment_series(series_task(paths, tmp_path / "out", organ=Organ.LUNGS), silent)
+    assert names(result) == {LABEL_MAP, STATISTICS}
+    assert "resampled to" in result.warnings[0]
+    assert any(warning.startswith("no segmentation.dcm: the volume was resampled") for warning in result.warnings)
 
 
 def test_a_model_to_come_is_refused_before_it_is_read(tmp_path: Path) -> None:
