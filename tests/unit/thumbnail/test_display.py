@@ -232,6 +232,25 @@ def test_video_range_is_stretched(tmp_path: Path) -> None:
     assert np.abs(colours[0] - expected).max() <= 3
 
 
+def test_shared_chrominance_in_video_range(tmp_path: Path) -> None:
+    """YBR_PARTIAL_422 as it is stored: two luminances, then the chrominance of both (PS3.3 C.7.6.3.1.2)."""
+    cells = np.array([[(81, 81, 90), (240, 145, 145), (54, 34, 235), (16, 128, 128)]], np.uint8)
+    dataset = image(np.zeros((1, 6, 3), np.uint8), PhotometricInterpretation="YBR_PARTIAL_422")
+    dataset.PixelData = cells.tobytes()
+    colours = np.asarray(picture_of(only(dataset, tmp_path))).astype(int)
+    expected = [(255, 0, 0)] * 2 + [(0, 255, 0)] * 2 + [(255, 255, 255), (0, 0, 0)]
+    assert np.abs(colours[0] - expected).max() <= 3
+
+
+def test_two_entries_of_eight_bits_in_a_word(tmp_path: Path) -> None:
+    """A table of 8-bit entries may be written as half as many words (PS3.3 C.7.6.3.1.6)."""
+    item = table(np.arange(256), 0, 8)
+    item.add_new("LUTData", "US", np.arange(256, dtype=np.uint8).view("<u2").tolist())
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    levels = ramp(tmp_path, stored, BitsStored=8, HighBit=7, VOILUTSequence=Sequence([item]))
+    np.testing.assert_array_equal(levels, np.arange(256))
+
+
 @pytest.mark.parametrize("photometric", ["YBR_RCT", "YBR_ICT"])
 def test_names_of_jpeg_2000s_transforms_outside_of_it_mean_rgb(tmp_path: Path, photometric: str) -> None:
     """Whoever decompressed the file has undone the transform and left the name."""

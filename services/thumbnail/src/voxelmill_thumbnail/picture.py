@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL_SIZES = (256, 64)
 """The longer side of the thumbnails in pixels, from large to small: each is made from the one before."""
-_THUMBNAIL_QUALITIES = (82, 86)
+_THUMBNAIL_QUALITIES = (82, 88)
 _PREVIEW_QUALITY = 90
 _METHOD = 1
 """WebP's effort. Method 1 takes a third of the default's time, and at these qualities is nearer to the original than

@@ -172,7 +172,7 @@ def _read_native(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored
         kind = "f4" if image.keyword == "FloatPixelData" else "f8"
     else:
         kind = f"u{image.bits_allocated // 8}"
-    if image.photometric == "YBR_FULL_422" and not image.compressed:
+    if image.subsampled:
         encoded = expand_ybr422(bytes(encoded), image.bits_allocated)
     cells: Stored = np.frombuffer(encoded, np.dtype(order + kind), image.rows * image.columns * image.samples)
     if image.samples == 1:

@@ -151,9 +151,14 @@ class DicomImage:
             raise Unsupported.UNREADABLE_HEADER.error(f"{self.name}: {keyword} cannot be read ({error})") from None
 
     @property
+    def subsampled(self) -> bool:
+        """Whether two pixels share their chrominance, four cells for both (PS3.3 C.7.6.3.1.2); not if compressed."""
+        return not self.compressed and self.photometric in {"YBR_FULL_422", "YBR_PARTIAL_422"}
+
+    @property
     def frame_bytes(self) -> int:
         """The bytes of one frame that is not compressed (PS3.5 8.2), rounded up."""
-        samples = 2 if self.photometric == "YBR_FULL_422" and not self.compressed else self.samples
+        samples = 2 if self.subsampled else self.samples
         return (self.rows * self.columns * samples * self.bits_allocated + 7) // 8
 
     def functional_group(self, frame: int, keyword: str) -> Dataset | None:
