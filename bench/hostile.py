@@ -180,6 +180,47 @@ def _copied(folder: Path, slices: list[Slice]) -> list[Path]:
     return write(folder, [*slices[:8], deepcopy(slices[7]), *slices[8:]])
 
 
+def _all_copied(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write(folder, [*slices, *deepcopy(slices)])
+
+
+def _copied_and_missing(folder: Path, slices: list[Slice]) -> list[Path]:
+    return write(folder, [*slices[:12], deepcopy(slices[4]), *slices[13:]])
+
+
+def _oblong(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices:
+        one.more = {"PixelSpacing": _numbers([2.0, 1.25])}
+    return write(folder, slices)
+
+
+def _prone(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices:
+        one.along_row, one.along_column = np.array([-1.0, 0, 0]), np.array([0, -1.0, 0])
+        one.position = one.position * [-1, -1, 1]
+        one.more = {"PatientPosition": "HFP"}
+    return write(folder, slices)
+
+
+def _falling(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices:
+        one.slope, one.intercept = -1.0, 3000.0
+    return write(folder, slices)
+
+
+def _rounded(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.position[2] = round(40 + 2.9375 * k, 1)
+    return write(folder, slices)
+
+
+def _two_frames_of_reference(folder: Path, slices: list[Slice]) -> list[Path]:
+    other = generate_uid()
+    for one in slices[10:]:
+        one.more = {"FrameOfReferenceUID": other}
+    return write(folder, slices)
+
+
 def _contradicted(folder: Path, slices: list[Slice]) -> list[Path]:
     other = deepcopy(slices[7])
     other.values = np.flipud(other.values)
@@ -332,7 +373,14 @@ _VARIANTS: dict[str, Callable[[Path, list[Slice]], list[Path]]] = {
     "one slice missing": _missing(9),
     "six slices missing in a row": _missing(7, 8, 9, 10, 11, 12),
     "one slice copied": _copied,
+    "every slice copied": _all_copied,
+    "one slice copied in place of another": _copied_and_missing,
     "two different slices at one place": _contradicted,
+    "oblong pixels": _oblong,
+    "prone": _prone,
+    "negative slope": _falling,
+    "positions rounded to a tenth of a millimetre": _rounded,
+    "two frames of reference": _two_frames_of_reference,
     "uneven spacing": _uneven,
     "two spacings": _two_spacings,
     "sideways step": _shifting,

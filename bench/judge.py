@@ -140,6 +140,11 @@ def judge(candidates: Sequence[Candidate], frames: Sequence[Frame]) -> Verdict:
     return Verdict("resampled" if resampled else "right", len(matched), len(frames), _largest(errors))
 
 
+def holds_volume(frames: Sequence[Frame]) -> bool:
+    """Whether two parallel frames of one size lie at different places: less is no volume, whatever a reader says."""
+    return any(len(_places(frames, kind)) > 1 for kind in _kinds(frames))
+
+
 def _largest(errors: list[float]) -> float:
     known = [error for error in errors if not np.isnan(error)]
     return max(known) if known else float("nan")
@@ -224,6 +229,9 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
         _check_slices(candidate, frames, [found[0] for found in chosen], trial)
     if trial.right and not _of_one_kind(frames, inside, chosen):
         trial.fail("its slices are of several time points, echoes or copies")
+    uids = {frames[number].attributes.get("FrameOfReferenceUID") for number in trial.matched}
+    if 1 < len(uids) < len(trial.matched):  # one for each is what some anonymisers do; their positions can be compared
+        trial.fail("its slices lie in several frames of reference, which nothing relates")
     return trial
 
 

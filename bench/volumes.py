@@ -25,7 +25,7 @@ import numpy as np
 import pydicom
 
 import hostile
-from judge import Candidate, Frame, Verdict, judge
+from judge import Candidate, Frame, Verdict, holds_volume, judge
 from peer_process import OURS, ROOT, PeerProcess, need_peers
 from report import Aim, end, table
 from volumes_page import LABELS, Row, page
@@ -95,8 +95,9 @@ class Bench:
         folder = self._scratch / "series"
         folder.mkdir()
         paths = []
+        unique = len({path.name for path in series.paths}) == len(series.paths)
         for number, path in enumerate(series.paths):
-            name = path.name if path.name.endswith(_NIFTI) else f"{number:04}-{path.name}"
+            name = path.name if unique else f"{number:04}-{path.name}"
             (folder / name).symlink_to(path.resolve())
             paths.append(str(folder / name))
         frames = self._frames(paths)
@@ -104,7 +105,7 @@ class Bench:
         for tool in TOOLS:
             verdicts[tool], remarks[tool] = self._judge(tool, paths, frames)
         shutil.rmtree(folder)
-        return Row(series.name, len(paths), len(frames), verdicts, remarks, series.hostile)
+        return Row(series.name, len(frames), verdicts, remarks, series.hostile, holds_volume(frames))
 
     def _output(self) -> Path:
         output = self._scratch / "output"

@@ -41,7 +41,8 @@ Voxelmill: what the header of that very slice (or frame) says about its place an
 
 `n of m`: so many of the series' frames are in the volumes, where not all are. `!`: wrong, with a warning of some kind.
 SimpleITK: series reader with GDCM's file names. dcm2niix: `-p n`; where it writes a mended volume beside the plain one
-(tilt, uneven spacing), the mended one counts. dicom2nifti and highdicom: their defaults. Padding may have any value.
+(tilt, uneven spacing), the mended one counts. dicom2nifti and highdicom: their defaults. Padding may have any value. In
+the last table a refusal is what should come; `right` there is a single slice, as a volume of one.
 """
 
 
@@ -50,11 +51,11 @@ class Row:
     """One series: what each tool made of it, and what it said."""
 
     name: str
-    files: int
     frames: int
     verdicts: dict[str, Verdict]
     remarks: dict[str, str]
     hostile: bool
+    volume: bool
 
     def cell(self, tool: str) -> str:
         """The verdict on one tool, in few words."""
@@ -87,8 +88,9 @@ def page(rows: Sequence[Row], tools: Sequence[str]) -> str:
     """Return the page; `tools` begins with ours."""
     parts = [_HEAD]
     for title, chosen in (
-        ("Series as scanners made them, and files that try readers", [row for row in rows if not row.hostile]),
+        ("Series that hold a volume", [row for row in rows if row.volume and not row.hostile]),
         ("Hostile series, written from the pixels of a real one", [row for row in rows if row.hostile]),
+        ("What holds no volume", [row for row in rows if not row.volume and not row.hostile]),
     ):
         parts += [f"## {title}\n", _sums(chosen, tools), "", _table(chosen, tools), ""]
     return "\n".join(parts)

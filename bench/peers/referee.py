@@ -27,7 +27,15 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 _LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.91"})
 _ATTRIBUTES = (
     *("TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime", "EchoNumbers", "TriggerTime", "DiffusionBValue"),
-    *("ImageType", "AcquisitionTime", "AcquisitionDateTime", "ContentTime", "SeriesTime", "InstanceNumber"),
+    *(
+        "FrameOfReferenceUID",
+        "ImageType",
+        "AcquisitionTime",
+        "AcquisitionDateTime",
+        "ContentTime",
+        "SeriesTime",
+        "InstanceNumber",
+    ),
     *("StackID", "TemporalPositionIndex", "FrameType", "EffectiveEchoTime", "NominalCardiacTriggerDelayTime"),
 )
 """What may tell two frames at one place apart."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from judge import Candidate, Frame, judge
+from judge import Candidate, Frame, holds_volume, judge
 
 COUNT, ROWS, COLUMNS = 9, 40, 32
 SPACING, GAP = 1.5, 3.0
@@ -189,6 +189,23 @@ def test_time_points_must_not_be_mixed():
     mixed = [(first, second)[k % 2][k] for k in range(COUNT)]
     verdict = judge([candidate(mixed)], frames)
     assert (verdict.kind, verdict.why) == ("wrong", "its slices are of several time points, echoes or copies")
+
+
+def test_frames_of_reference_must_not_be_mixed_unless_each_slice_has_its_own():
+    """Positions in two of them cannot be compared; one for every slice is what some anonymisers write."""
+    plain = acquired(world())
+    two = [replace(frame, attributes={"FrameOfReferenceUID": str(k // 5)}) for k, frame in enumerate(plain)]
+    own = [replace(frame, attributes={"FrameOfReferenceUID": str(k)}) for k, frame in enumerate(plain)]
+    assert judge([candidate(two)], two).kind == "wrong"
+    assert judge([candidate(own)], own).kind == "right"
+
+
+def test_a_volume_needs_two_places():
+    """One slice, or the same place twice, is none."""
+    frames = acquired(world())
+    assert holds_volume(frames[:2])
+    assert not holds_volume(frames[:1])
+    assert not holds_volume([frames[0], frames[0]])
 
 
 def test_nothing_to_judge_by_is_no_verdict():
