@@ -11,8 +11,9 @@ from PIL import Image
 from unit.shared.imaging_files import along_z, enhanced, image, numbered, save, write_series
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging import open_image
+from voxelmill_shared.imaging.frames import body_part_of
 from voxelmill_thumbnail.picture import fit
-from voxelmill_thumbnail.presets import CT_PRESETS, body_part_of, presets_for
+from voxelmill_thumbnail.presets import CT_PRESETS, presets_for
 from voxelmill_thumbnail.sheet import frames_to_show
 from voxelmill_thumbnail.shrinking import halve
 from voxelmill_thumbnail.task import ThumbnailTask

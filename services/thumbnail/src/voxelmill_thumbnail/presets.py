@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.imaging.frames import Window
-from voxelmill_shared.imaging.image import HEADER_ERRORS
 from voxelmill_shared.imaging.volume import looks_like_ct
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
-
-    from voxelmill_shared.imaging.image import DicomImage
     from voxelmill_shared.imaging.volume import Volume
 
 CT_PRESETS = {
@@ -49,20 +45,3 @@ def presets_for(body_part: str) -> tuple[str, ...]:
 def is_in_hu(volume: Volume) -> bool:
     """Say whether windows in HU make sense: a CT, or a file that names no modality and looks like one."""
     return volume.modality == "CT" if volume.modality else looks_like_ct(volume)
-
-
-def body_part_of(image: DicomImage) -> str:
-    """Return Body Part Examined, else the meaning of the anatomic region's code; empty where neither is there."""
-    named = image.text("BodyPartExamined")
-    if named:
-        return named
-    try:
-        region = _region(image.functional_group(0, "FrameAnatomySequence")) or _region(image.header)
-    except HEADER_ERRORS:
-        return ""  # a code that cannot be read says as little as none
-    return region
-
-
-def _region(source: Dataset | None) -> str:
-    regions = source.get("AnatomicRegionSequence") if source is not None else None
-    return str(regions[0].get("CodeMeaning") or "") if regions else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.decoding import decode, decoding_threads
-from voxelmill_shared.imaging.frames import Frame, Window, decode_frames, display_of
+from voxelmill_shared.imaging.frames import Frame, Window, body_part_of, decode_frames, display_of
 from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.reasons import Unsupported
@@ -16,7 +16,7 @@ from voxelmill_shared.imaging.series import SeriesLayout, lay_out_volumes
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbnails
 from voxelmill_thumbnail.planes import draw_planes
-from voxelmill_thumbnail.presets import CT_PRESETS, body_part_of, is_in_hu, presets_for
+from voxelmill_thumbnail.presets import CT_PRESETS, is_in_hu, presets_for
 from voxelmill_thumbnail.sheet import draw_sheet, frames_to_show, thinned
 
 if TYPE_CHECKING:

@@ -237,3 +237,20 @@ def _aspect(image: DicomImage, frame: int) -> float:
         if len(numbers) == 2 and min(numbers) > 0:
             return numbers[0] / numbers[1]
     return 1.0
+
+
+def body_part_of(image: DicomImage) -> str:
+    """Return Body Part Examined, else the meaning of the anatomic region's code; empty where neither is there."""
+    named = image.text("BodyPartExamined")
+    if named:
+        return named
+    try:
+        region = _region(image.functional_group(0, "FrameAnatomySequence")) or _region(image.header)
+    except HEADER_ERRORS:
+        return ""  # a code that cannot be read says as little as none
+    return region
+
+
+def _region(source: Dataset | None) -> str:
+    regions = source.get("AnatomicRegionSequence") if source is not None else None
+    return str(regions[0].get("CodeMeaning") or "") if regions else ""

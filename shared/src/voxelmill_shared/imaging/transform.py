@@ -57,9 +57,7 @@ class LookUpTable:
             entries = np.frombuffer(data, np.uint8 if len(data) <= count + 1 else "<u2")
         else:
             entries = np.atleast_1d(np.asarray(data)).astype(np.int64) & 0xFFFF
-            if bits <= 8 and len(entries) < count <= 2 * len(
-                entries
-            ):  # two entries of 8 bits in each word (C.7.6.3.1.6)
+            if bits <= 8 and len(entries) < count <= 2 * len(entries):  # two entries in each word (C.7.6.3.1.6)
                 entries = entries.astype("<u2").view(np.uint8)
         if len(entries) < count:
             raise Unsupported.UNREADABLE_HEADER.error(f"a look-up table has {len(entries)} entries instead of {count}")
