@@ -143,6 +143,11 @@ def test_a_transfer_syntax_that_the_bytes_contradict_is_said() -> None:
     assert warned(body.replace(old, new)) == ["assumed-transfer-syntax"]
 
 
+def test_a_frame_of_reference_that_is_no_uid_is_said() -> None:
+    body = encoded(dataset(FrameOfReferenceUID="1.20.35"))
+    assert warned(body.replace(b"1.20.35", b"1.A0.35")) == ["missing-frame-of-reference"]
+
+
 def test_a_uid_with_a_leading_zero_is_said() -> None:
     body = encoded(dataset(StudyInstanceUID="1.20.34"))
     assert warned(body.replace(b"1.20.34", b"1.02.34")) == ["uid-leading-zero"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.tags import PATIENT_ID, PATIENT_NAME, SPECIFIC_CHARACTER_SET
-from voxelmill_ingest.values import text, texts
+from voxelmill_ingest.values import texts
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements
@@ -64,7 +64,7 @@ def patient_mark(found: Elements, series_instance_uid: str) -> str:
     It is 32 bits of a digest of Patient ID, or of Patient's Name where that is empty, and of the series: the same
     person has another mark in every series. Empty where the object names nobody.
     """
-    patient = text(found, PATIENT_ID)
+    patient = found.values.get(PATIENT_ID, b"").strip(b" \0").decode("latin-1")
     if not patient:
         name = unicodedata.normalize("NFKC", patient_name(found)).casefold()
         patient = " ".join(name.partition("=")[0].replace("^", " ").split())

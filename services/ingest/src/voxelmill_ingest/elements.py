@@ -40,13 +40,24 @@ LONGEST_VALUE: Final = 4096
 _MOST_ELEMENTS = 1_000_000
 
 
-def _code(vr: bytes, order: str) -> int:
+def _code(vr: bytes) -> int:
     """Return a VR as the integer that it is when a header's fields are unpacked together."""
-    return int.from_bytes(vr, "little" if order == "<" else "big")
+    return int.from_bytes(vr, "little")
 
 
-_HEADER_SIZES: Final = {order: {_code(vr, order): 8 if vr in _SHORT_LENGTH else 12 for vr in _VRS} for order in "<>"}
-"""Bytes of an element's header up to its value, by byte order and VR."""
+def _swapped(tag: int) -> int:
+    """Return a tag as the integer that its group and element make in little endian: the element comes first."""
+    return tag >> 16 | (tag & 0xFFFF) << 16
+
+
+_HEADER_SIZE: Final = {_code(vr): 8 if vr in _SHORT_LENGTH else 12 for vr in _VRS}
+"""Bytes of an element's header up to its value, by VR."""
+_PLAIN_HEADER: Final = struct.Struct("<LHH")
+"""Tag, VR and length of most elements in explicit VR little endian, as integers: cheaper to compare than bytes."""
+_IMPLICIT_HEADER: Final = struct.Struct("<LL")
+_TAGS: Final = {order: struct.Struct(f"{order}HH") for order in "<>"}
+_SHORTS: Final = {order: struct.Struct(f"{order}H") for order in "<>"}
+_LONGS: Final = {order: struct.Struct(f"{order}L") for order in "<>"}
 
 
 class Wanted:
@@ -54,7 +65,7 @@ class Wanted:
 
     def __init__(self, vrs: Mapping[int, bytes]) -> None:
         self.vrs: Final = {TRANSFER_SYNTAX_UID: b"UI", **vrs}
-        self.codes: Final = {order: {tag: _code(vr, order) for tag, vr in self.vrs.items()} for order in "<>"}
+        self.plain: Final = {_swapped(tag): (_code(vr), tag) for tag, vr in self.vrs.items()}
 
 
 class InvalidDicomError(Exception):
@@ -174,14 +185,12 @@ class Walker:
         self._window = window
         self.found = found
         self._wanted = wanted.vrs
-        self._expected = wanted.codes[order]
+        self._plain = wanted.plain
         self._explicit = explicit
-        self._order = order
-        self._tag = struct.Struct(f"{order}HH")
-        self._short = struct.Struct(f"{order}H")
-        self._long = struct.Struct(f"{order}L")
-        self._header = struct.Struct(f"{order}HHHH")
-        self._header_size = _HEADER_SIZES[order]
+        self._little = order == "<"
+        self._tag = _TAGS[order]
+        self._short = _SHORTS[order]
+        self._long = _LONGS[order]
 
     def run(self, stop_after: int = 0xFFFF) -> Reading[None]:
         """Walk on until a group above `stop_after`, the pixels, or the end. May be called again to go further.
@@ -205,8 +214,9 @@ class Walker:
         # Sequences and items of undefined length that are open: the explicitness of what is around each.
         open_levels: list[bool] = []
         for _ in range(_MOST_ELEMENTS):
-            if self._explicit and not open_levels:
-                self._stride(stop_after)
+            if self._little and not open_levels:
+                stride = self._stride if self._explicit else self._stride_implicit
+                stride(min(stop_after, 0x7FDF))  # from the pixels' group on `_element` is asked
             if not (yield from window.need(8)):
                 if open_levels:
                     self.found.cut = "the object ends inside a sequence"
@@ -228,28 +238,48 @@ class Walker:
 
         It ends before whatever needs a closer look. What it does `_element` does too, at three times the cost.
         """
-        window, data, values = self._window, self._window.data, self.found.values
-        unpack, header_size, expected = self._header.unpack_from, self._header_size, self._expected
+        window, data, values, plain = self._window, self._window.data, self.found.values, self._plain
+        unpack, unpack_long = _PLAIN_HEADER.unpack_from, self._long.unpack_from
         size = len(data)
         last = size - 12
-        stop_after = min(stop_after, 0x7FDF)  # from the pixels' group on `_element` is asked
         offset = window.position - window.start
         while 0 <= offset <= last:
-            group, element, vr, length = unpack(data, offset)
-            if not 0 < group <= stop_after or vr not in header_size:
+            swapped, vr, length = unpack(data, offset)
+            if not 0 < swapped & 0xFFFF <= stop_after or vr not in _HEADER_SIZE:
                 break
-            begin = offset + header_size[vr]
-            if begin > offset + 8:
-                length = self._long.unpack_from(data, offset + 8)[0]
+            begin = offset + _HEADER_SIZE[vr]
+            if begin - offset == 12:
+                (length,) = unpack_long(data, offset + 8)
             after = begin + length
             if after > size:
                 break
-            tag = group << 16 | element
-            if tag in expected:
-                if vr == expected[tag] and length <= LONGEST_VALUE:
+            if swapped in plain:
+                expected, tag = plain[swapped]
+                if vr == expected and length <= LONGEST_VALUE:
                     values[tag] = data[begin:after]
                 else:
                     self._take(tag, data[offset + 4 : offset + 6], data, begin, length)
+            offset = after
+        window.position = window.start + offset
+
+    def _stride_implicit(self, stop_after: int) -> None:
+        """Do the same for elements without a VR."""
+        window, data, values, plain = self._window, self._window.data, self.found.values, self._plain
+        unpack = _IMPLICIT_HEADER.unpack_from
+        size = len(data)
+        last = size - 8
+        offset = window.position - window.start
+        while 0 <= offset <= last:
+            swapped, length = unpack(data, offset)
+            after = offset + 8 + length
+            if after > size or not 0 < swapped & 0xFFFF <= stop_after:
+                break
+            if swapped in plain:
+                tag = plain[swapped][1]
+                if length <= LONGEST_VALUE:
+                    values[tag] = data[offset + 8 : after]
+                else:
+                    self._take(tag, b"", data, offset + 8, length)
             offset = after
         window.position = window.start + offset
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest import elements, tags
@@ -136,14 +137,15 @@ def _instance(found: Elements, size: int, fragments: Fragments | None, warnings:
     sop_instance = text(found, tags.SOP_INSTANCE_UID) or text(found, tags.MEDIA_STORAGE_SOP_INSTANCE_UID)
     _uid(tags.SOP_INSTANCE_UID, Reason.MISSING_SOP_INSTANCE_UID, sop_instance, warnings)
     study, series = _study_and_series(found, warnings)
-    if texts(found, tags.IMAGE_TYPE)[2:3] == ["LOCALIZER"]:
+    if texts(found, tags.IMAGE_TYPE)[2:3] == ("LOCALIZER",):
         raise RefusedError(Reason.LOCALIZER, "Image Type value 3 is LOCALIZER")
     if found.pixels is None and not sop_class.startswith(_STORAGE):
         raise RefusedError(Reason.NOT_AN_IMAGE, f"neither pixels nor an image's SOP Class ({sop_class})")
     matrix = check_pixels(found, size, fragments, warnings)
     _about_encoding(found, sop_class, sop_instance, warnings)
     warnings += about_characters(found)
-    warnings += about_modules(found, sop_class)
+    frame_of_reference = _valid_or_empty(found, tags.FRAME_OF_REFERENCE_UID)
+    warnings += about_modules(found, sop_class, frame_of_reference)
     return Instance(
         kind=ObjectKind.DICOM,
         study_instance_uid=study,
@@ -158,7 +160,7 @@ def _instance(found: Elements, size: int, fragments: Fragments | None, warnings:
         frames=matrix.frames,
         position=position_of(found, warnings),
         orientation=orientation_of(found, warnings),
-        frame_of_reference_uid=_valid_or_empty(found, tags.FRAME_OF_REFERENCE_UID),
+        frame_of_reference_uid=frame_of_reference,
         patient_mark=patient_mark(found, series),
         warnings=tuple(warnings),
     )
@@ -231,12 +233,18 @@ def _uid(tag: int, if_missing: Reason, uid: str, warnings: list[str]) -> None:
     """Refuse an object whose UID is missing or malformed."""
     if not uid:
         raise RefusedError(if_missing, if_missing.explanation.rstrip("."))
-    if len(uid) > 64 or not _UID.match(uid):
+    if not _is_uid(uid):
         raise RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} is {uid[:80]!r}")
     if (".0" in uid or uid[0] == "0") and _LEADING_ZERO.search(uid):
         warnings.append(Caution.UID_LEADING_ZERO.about(f"{elements.name(tag)} is {uid}"))
 
 
+@lru_cache(maxsize=512)
+def _is_uid(text: str) -> bool:
+    """Whether a text is a UID (PS3.5 9.1), but for zeros that a component begins with."""
+    return len(text) <= 64 and _UID.match(text) is not None
+
+
 def _valid_or_empty(found: Elements, tag: int) -> str:
     uid = text(found, tag)
-    return uid if len(uid) <= 64 and _UID.match(uid) else ""
+    return uid if _is_uid(uid) else ""

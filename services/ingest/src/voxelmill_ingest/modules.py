@@ -65,8 +65,8 @@ def orientation_of(found: Elements, warnings: list[str]) -> Cosines | None:
     return None
 
 
-def about_modules(found: Elements, sop_class: str) -> list[str]:
-    """Return the warnings about what an image of a SOP class lacks."""
+def about_modules(found: Elements, sop_class: str, frame_of_reference: str) -> list[str]:
+    """Return the warnings about what an image of a SOP class lacks. `frame_of_reference` is its UID, if it is one."""
     modality = CLASSIC.get(sop_class, ENHANCED.get(sop_class))
     spacing = _about_spacing(found, demanded=sop_class in CLASSIC)
     if modality is None:
@@ -77,8 +77,9 @@ def about_modules(found: Elements, sop_class: str) -> list[str]:
         said.append(Caution.MODALITY_MISMATCH.about(f"Modality is {given[:16] or 'absent'}, the SOP Class {modality}"))
     if not is_present(found, tags.IMAGE_TYPE):
         said.append(Caution.MISSING_IMAGE_TYPE.about("Image Type is absent"))
-    if not text(found, tags.FRAME_OF_REFERENCE_UID):
-        said.append(Caution.MISSING_FRAME_OF_REFERENCE.about("Frame of Reference UID is absent"))
+    if not frame_of_reference:
+        how = "no UID" if is_present(found, tags.FRAME_OF_REFERENCE_UID) else "absent"
+        said.append(Caution.MISSING_FRAME_OF_REFERENCE.about(f"Frame of Reference UID is {how}"))
     if sop_class in ENHANCED:
         return said + _about_functional_groups(found)
     for tag, name in (
@@ -108,7 +109,7 @@ def _about_rescale(found: Elements) -> list[str]:
     said = []
     for tag, name in ((tags.RESCALE_SLOPE, "Rescale Slope"), (tags.RESCALE_INTERCEPT, "Rescale Intercept")):
         values = decimals(found, tag)
-        if values == []:
+        if values == ():
             if not is_present(found, tags.MODALITY_LUT_SEQUENCE):  # which stands for both (PS3.3 C.11.1)
                 said.append(Caution.MISSING_RESCALE.about(f"{name} is absent"))
         elif values is None or (tag == tags.RESCALE_SLOPE and values[0] == 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest.tags import WANTED
@@ -23,25 +24,37 @@ _BINARY: Final = {
 }
 
 
-def texts(found: Elements, tag: int) -> list[str]:
+def texts(found: Elements, tag: int) -> tuple[str, ...]:
     """Return the values of an element as text, without padding; one empty text where there are none."""
     value = found.values.get(tag, b"")
     code = _BINARY.get(_vr(found, tag)) if tag in found.vrs else None
     if code is None:
-        return [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
-    return [str(number) for number in _unpack(found, value, code)] or [""]
+        return _split(value)
+    return tuple(map(str, _unpack(found, value, code))) or ("",)
 
 
 def text(found: Elements, tag: int) -> str:
     """Return the first value of an element as text, empty where there is none."""
-    if tag in found.vrs:
-        return texts(found, tag)[0]
     value = found.values.get(tag)
     if not value:
         return ""
-    if b"\\" in value:
-        value = value.partition(b"\\")[0]
-    return value.decode("latin-1").strip(" \0")
+    return _split(value)[0] if tag not in found.vrs else texts(found, tag)[0]
+
+
+# The values of a series' objects are mostly the same, so that to decode each only once saves half of the time. What
+# names people is never asked for here.
+@lru_cache(maxsize=2048)
+def _split(value: bytes) -> tuple[str, ...]:
+    return tuple([part.strip(" \0") for part in value.decode("latin-1").split("\\")])
+
+
+@lru_cache(maxsize=2048)
+def _numbers(parts: tuple[str, ...]) -> tuple[float, ...] | None:
+    try:
+        values = tuple([float(part) for part in parts])
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
 
 
 def number(found: Elements, tag: int) -> int | None:
@@ -55,16 +68,10 @@ def number(found: Elements, tag: int) -> int | None:
     return int(first) if first.isascii() and first.removeprefix("-").isdigit() else None
 
 
-def decimals(found: Elements, tag: int) -> list[float] | None:
+def decimals(found: Elements, tag: int) -> tuple[float, ...] | None:
     """Return the values of an element as numbers: empty where it is absent, none if one is no finite number."""
     parts = texts(found, tag)
-    if parts == [""]:
-        return []
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values)) else None
+    return () if parts == ("",) else _numbers(parts)
 
 
 def is_present(found: Elements, tag: int) -> bool:
