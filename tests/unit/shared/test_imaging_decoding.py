@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from unit.shared.imaging_files import image, save
 from voxelmill_shared.imaging.codestream import read_codestream
 from voxelmill_shared.imaging.frames import Window, WindowFunction, read_frames
-from voxelmill_shared.imaging.image import open_image
+from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding, narrow
 from voxelmill_shared.work import UnsupportedSeriesError
 

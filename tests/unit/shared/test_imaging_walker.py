@@ -17,7 +17,7 @@ from unit.shared.imaging_files import along_z, image, numbered, save, write_seri
 from voxelmill_shared.imaging import DicomImage, lay_out, open_image
 from voxelmill_shared.imaging.frames import modality_transform_of
 from voxelmill_shared.imaging.geometry import plane_of
-from voxelmill_shared.imaging.image import read_with_pydicom
+from voxelmill_shared.imaging.opening import read_with_pydicom
 from voxelmill_shared.imaging.walker import KEYWORDS, walk
 from voxelmill_shared.work import UnsupportedSeriesError
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.decoding import decode, decoding_threads
 from voxelmill_shared.imaging.frames import Frame, Window, body_part_of, decode_frames, display_of
-from voxelmill_shared.imaging.image import DicomImage, open_image
 from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import SeriesLayout, lay_out_volumes
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from voxelmill_shared.imaging.frames import Display
+    from voxelmill_shared.imaging.image import DicomImage
     from voxelmill_shared.imaging.transform import Values
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_thumbnail.task import ThumbnailTask

@@ -6,9 +6,10 @@ Needs the extra `imaging`. The codes of `UnsupportedSeriesError` are listed in `
 from __future__ import annotations
 
 from voxelmill_shared.imaging.frames import Display, Frame, Window, WindowFunction, decode_frames, read_frames
-from voxelmill_shared.imaging.image import DicomImage, open_image
+from voxelmill_shared.imaging.image import DicomImage
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import (
     LeftOut,

@@ -8,7 +8,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.imaging.decoding import Stored, decode
-from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage, open_image
+from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage
+from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.palette import Palette, in_sign, read_palette
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding

@@ -14,7 +14,7 @@ from voxelmill_shared.imaging.decoding import Stored, decode, decoding_threads
 from voxelmill_shared.imaging.filling import Filling
 from voxelmill_shared.imaging.frames import modality_transform_of
 from voxelmill_shared.imaging.geometry import FramePlane, SliceStack, stack
-from voxelmill_shared.imaging.image import DicomImage, open_image
+from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.resampling import between, sources
 from voxelmill_shared.imaging.splitting import FIELD_CODES, Group, Told, by_image, divide, with_planes
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from voxelmill_shared.imaging.image import DicomImage
     from voxelmill_shared.imaging.transform import ModalityTransform, Padding, Values
 
 MAX_VOXELS = 1 << 31
