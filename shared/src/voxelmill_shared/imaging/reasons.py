@@ -37,10 +37,10 @@ class Unsupported(StrEnum):
     MIXED_FRAMES_OF_REFERENCE = "mixed-frames-of-reference", "The images lie in several frames of reference."
     MIXED_ORIENTATIONS = "mixed-orientations", "The slices are not parallel: several blocks or scouts in one series."
     MIXED_SIZES = "mixed-sizes", "The images differ in rows, columns or pixel spacing."
-    REPEATED_POSITIONS = "repeated-positions", "Every position holds several images: a time series, echoes, phases."
+    REPEATED_POSITIONS = "repeated-positions", "Every position holds several images that nothing tells apart."
     DUPLICATE_POSITIONS = "duplicate-positions", "Some positions hold several images of different content."
-    MISSING_SLICES = "missing-slices", "The slices are even but for gaps of whole slices: some are absent."
-    UNEVEN_SPACING = "uneven-spacing", "The distances between the slices differ, or the slices drift sideways."
+    MISSING_SLICES = "missing-slices", "The slices are even but for gaps: more are absent than may be filled in."
+    UNEVEN_SPACING = "uneven-spacing", "The distances between the slices differ too much, or they drift sideways."
     NOT_ONE_VOLUME = "not-one-volume", "A NIfTI file holds a time series or several channels."
     UNSUPPORTED_VALUES = "unsupported-values", "The voxels are of a type that is no scalar (colour, complex)."
 
