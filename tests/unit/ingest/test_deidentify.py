@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -12,6 +14,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
+from conftest import missing
 from voxelmill_ingest.deidentify.dataset import Cleaner
 from voxelmill_ingest.deidentify.dates import shift_date, shift_date_time
 from voxelmill_ingest.deidentify.errors import NotDeidentifiableError
@@ -32,6 +35,8 @@ KEY = "a key of 32 characters, or longer"
 KEYS = ProjectKeys.derive(KEY, "project")
 ALL = frozenset(Option)
 CT = "1.2.840.10008.5.1.4.1.1.2"
+QUIET = {"dcmdump": ["-q", "+E"], "dciodvfy": []}
+"""How the two programs are asked to say no more than they must."""
 
 
 def cleaned(options: frozenset[Option] = ALL, keys: ProjectKeys = KEYS, **attributes: Any) -> Dataset:
@@ -261,3 +266,41 @@ def test_the_setting_chooses_the_options(tmp_path: Path) -> None:
     assert settings.ingest_deidentify_key is not None
     assert settings.ingest_deidentify_key.get_secret_value() == KEY
     assert IngestSettings().deidentify_options() is None
+
+
+def complaints(program: str, path: Path) -> set[str]:
+    """What a program says against a file, without the values that it names."""
+    ended = subprocess.run([program, *QUIET[program], path], capture_output=True, check=False)
+    lines = (ended.stderr + (ended.stdout if program == "dciodvfy" else b"")).decode(errors="replace").splitlines()
+    return {re.sub(r"<[\d.]+>", "<>", line) for line in lines if line.startswith(("Error", "W: ", "E: ", "F: "))}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("options", [ALL, frozenset({Option.PRIVATE})], ids=["all", "basic"])
+def test_other_programs_find_no_new_fault(data: Path, tmp_path: Path, options: frozenset[Option]) -> None:
+    """Dcmtk reads every copy as well as its original, and dicom3tools finds each as true to its IOD."""
+    for program in QUIET:
+        if shutil.which(program) is None:
+            missing(f"no {program} (Debian packages dcmtk and dicom3tools)")
+    sources = [
+        next(path for path in sorted(folder.iterdir()) if path.is_file())
+        for folder in data.iterdir()
+        if folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    ]
+    sources += (
+        sorted((data / "enhanced").glob("*.dcm")) + sorted((data / "enhanced" / "siemens_vida_agfa").iterdir())[:1]
+    )
+    sources += sorted((data / "transfer_syntaxes" / "ct_matrix").glob("*.dcm"))[:3]
+    checked = 0
+    for source in sources:
+        target = tmp_path / "copy"
+        try:
+            result = deidentify(Job(source, source.name, target, KEYS.secrets, options), lambda _: None)
+        except NotDeidentifiableError:
+            continue
+        if isinstance(result, Refusal) or not pydicom.dcmread(source, stop_before_pixels=True).get("SOPClassUID"):
+            continue  # what says of no class what it is, is not checked against any
+        for program in QUIET:
+            assert complaints(program, target) - complaints(program, source) == set(), (source.name, program)
+        checked += 1
+    assert checked >= 10
