@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from voxelmill_ingest.elements import Wanted
     from voxelmill_ingest.ranges import Reading, Window
 
-MOST_REFEREED: Final = 1 << 20
+MOST_REFEREED: Final = 256 << 10
 """Bytes of a header that pydicom is given: it reads all of it at once, and this process has other things to do."""
 _BROKEN: Final = (
     BytesLengthException,
