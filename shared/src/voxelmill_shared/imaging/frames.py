@@ -213,6 +213,12 @@ def _numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, str | int | float) else [float(one) for one in value]
 
 
+def has_supplemental_palette(image: DicomImage) -> bool:
+    """Say whether stored values from some number on are colours and no measurement (PS3.3 C.7.6.19)."""
+    coloured = image.photometric == "MONOCHROME2" and image.text("PixelPresentation").upper() in {"COLOR", "MIXED"}
+    return coloured and "RedPaletteColorLookupTableDescriptor" in image.header
+
+
 def _palette(image: DicomImage, photometric: str) -> Palette | None:
     def read(*, supplemental: bool) -> Palette:
         return read_palette(
@@ -221,10 +227,7 @@ def _palette(image: DicomImage, photometric: str) -> Palette | None:
 
     if photometric == "PALETTE COLOR":
         return read(supplemental=False)
-    coloured = str(image.header.get("PixelPresentation") or "").upper() in {"COLOR", "MIXED"}
-    if coloured and photometric == "MONOCHROME2" and "RedPaletteColorLookupTableDescriptor" in image.header:
-        return read(supplemental=True)
-    return None
+    return read(supplemental=True) if has_supplemental_palette(image) else None
 
 
 def _aspect(image: DicomImage, frame: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxelmill_shared.imaging.decoding import Stored, decode, decoding_threads
 from voxelmill_shared.imaging.filling import Filling
-from voxelmill_shared.imaging.frames import modality_transform_of
+from voxelmill_shared.imaging.frames import has_supplemental_palette, modality_transform_of
 from voxelmill_shared.imaging.geometry import FramePlane, SliceStack, stack
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
@@ -306,6 +306,11 @@ def _leave_out_other_kinds(images: Sequence[DicomImage]) -> tuple[list[_Rest], l
             rest.append(((), frames, error))
         elif image.samples != 1 or not image.photometric.startswith("MONOCHROME"):
             error = Unsupported.COLOUR_IMAGES.error(f"{image.name}: it is in colour ({image.photometric})")
+            rest.append(((), frames, error))
+        elif image.elements is None and has_supplemental_palette(image):  # only Enhanced images have one
+            error = Unsupported.COLOUR_IMAGES.error(
+                f"{image.name}: part of its values are colours (a supplemental palette)"
+            )
             rest.append(((), frames, error))
         else:
             numbers.append(n)
