@@ -247,4 +247,4 @@ def test_mutated_bytes_give_an_answer_and_never_an_exception(
     reference = ObjectRef(bucket="inbox", key="a", etag="0" * 32, size=len(content))
     found, read = run(inspect(reference), content)
     assert isinstance(found, Instance | Refusal) or found
-    assert read <= len(content)
+    assert read <= 2 * len(content) + FIRST_READ  # what the walker gives up pydicom reads from its beginning

@@ -24,21 +24,26 @@ COMPRESSED: Final = frozenset(
     {
         "1.2.840.10008.1.2.4.50",  # JPEG Baseline
         "1.2.840.10008.1.2.4.51",  # JPEG Extended
+        "1.2.840.10008.1.2.4.53",  # JPEG Spectral Selection (retired)
+        "1.2.840.10008.1.2.4.55",  # JPEG Full Progression (retired)
         "1.2.840.10008.1.2.4.57",  # JPEG Lossless
         "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
         "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
         "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
         "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
         "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.4.92",  # JPEG 2000 Part 2 Lossless
+        "1.2.840.10008.1.2.4.93",  # JPEG 2000 Part 2
         "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
         "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
         "1.2.840.10008.1.2.4.203",  # HTJ2K
         "1.2.840.10008.1.2.5",  # RLE Lossless
+        "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
     }
 )
 """The encapsulated transfer syntaxes that Voxelmill decodes (PS3.5 A.4)."""
 _KNOWN: Final = UNCOMPRESSED | COMPRESSED
-_ALWAYS_LOSSY: Final = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
+_ALWAYS_LOSSY: Final = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 53, 55))
 
 MOST_DECODED_BYTES = 32 << 30
 """The most that the pixels of one object may be when they are decoded."""

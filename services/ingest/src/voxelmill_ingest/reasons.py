@@ -105,7 +105,7 @@ class Reason(StrEnum):
     )
     UNSUPPORTED_TRANSFER_SYNTAX = (
         *("unsupported-transfer-syntax", REJECT, "PS3.5 A"),
-        "The pixels are encoded in a way that is not read here: video, a retired JPEG process, a private syntax.",
+        "The pixels are encoded in a way that is not read here: video, JPIP, JPEG XL, a private syntax.",
         "Transcode it, for instance to JPEG 2000 Lossless or to Explicit VR Little Endian.",
     )
     NO_PIXEL_DATA = (
