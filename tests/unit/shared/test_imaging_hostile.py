@@ -224,6 +224,25 @@ def test_blocks_far_apart_need_to_be_acquired_apart(tmp_path: Path) -> None:
         is_right(volume, 0.51)
 
 
+def test_acquisitions_that_overlap_are_not_mixed(tmp_path: Path) -> None:
+    """Two runs of the table whose slices lie between each other's: two volumes, not one of uneven slices."""
+    heights = [*np.arange(0, 60, 5.0), *np.arange(31.5, 90, 5.0)]
+    numbers = [1] * 12 + [2] * 12
+    found = read_volumes(write(tmp_path, along(AXIAL, heights), AXIAL, AcquisitionNumber=numbers))
+    assert [volume.distinction for volume in found.volumes] == ["AcquisitionNumber 1", "AcquisitionNumber 2"]
+    for volume in found.volumes:
+        assert volume.spacing[2] == 5
+        is_right(volume, 0.51)
+
+
+def test_two_reconstructions_are_not_mixed(tmp_path: Path) -> None:
+    """A sharp and a soft kernel, their slices at alternate places: two volumes, not one of twice the slices."""
+    kernels = ["B30f", "B70f"] * 6
+    found = read_volumes(write(tmp_path, along(AXIAL, range(12)), AXIAL, ConvolutionKernel=kernels))
+    assert [volume.distinction for volume in found.volumes] == ["ConvolutionKernel B30f", "ConvolutionKernel B70f"]
+    assert [volume.spacing[2] for volume in found.volumes] == [2, 2]
+
+
 def test_a_scout_is_split_off(tmp_path: Path) -> None:
     """A localizer of another orientation, and a picture in colour, are left out by name; the slices are a volume."""
     paths = write(tmp_path, along(AXIAL, range(8)), AXIAL)

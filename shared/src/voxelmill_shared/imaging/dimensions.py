@@ -16,7 +16,7 @@ import numpy as np
 from voxelmill_shared.imaging.image import HEADER_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from pydicom import Dataset
@@ -46,6 +46,8 @@ _READ = frozenset(_KEYWORDS + _ORDERED)
 _SPATIAL = frozenset({0x00209056, 0x00209057, 0x00200032, 0x00200037, 0x00209113, 0x00209116})
 """Dimension indices that say where a frame lies: stack, place in the stack, position, orientation."""
 _MOST_TOGETHER = 3
+_LEAST_EVEN = 3
+"""Two slices are even at any distance."""
 
 
 def tell_apart(
@@ -69,20 +71,9 @@ def tell_apart(
     """
     read = [attributes_of(images[plane.image], plane.frame) for plane in planes]
     repeats = int(np.bincount(numbers).max())
-    codes: dict[str, NDArray[np.int64]] = {}
-    values: dict[str, list[Any]] = {}
-    for name in dict.fromkeys(name for attributes in read for name in attributes):
-        if name in _ORDERED and name not in _KEYWORDS:
-            continue
-        column = [attributes.get(name) for attributes in read]
-        distinct = sorted(set(column), key=_sort_key)
-        if 1 < len(distinct) <= repeats:
-            values[name] = distinct
-            place = {value: code for code, value in enumerate(distinct)}
-            codes[name] = np.array([place[value] for value in column])
-    names = sorted(codes, key=lambda name: _KEYWORDS.index(name) if name in _KEYWORDS else len(_KEYWORDS))
+    codes, values = _code(read, repeats)
     for together in range(1, _MOST_TOGETHER + 1):
-        for chosen in combinations(names, together):
+        for chosen in combinations(codes, together):
             shape = [len(values[name]) for name in chosen]
             joint = np.ravel_multi_index([codes[name] for name in chosen], shape)
             if _tells(joint, numbers, repeats):
@@ -93,6 +84,39 @@ def tell_apart(
     return _in_order(planes, numbers, read, repeats)
 
 
+def even_apart(
+    planes: Sequence[FramePlane], images: Sequence[DicomImage], even: Callable[[list[FramePlane]], bool]
+) -> list[Part] | None:
+    """Divide frames of uneven positions into volumes that are even each, as two acquisitions that overlap are.
+
+    The parameters and the answer are those of `tell_apart`; `even` says whether frames, in order, are an even stack.
+    """
+    read = [attributes_of(images[plane.image], plane.frame) for plane in planes]
+    codes, values = _code(read, len(planes) // _LEAST_EVEN)
+    for name, column in codes.items():
+        parts = _divide(planes, column)
+        if all(len(frames) >= _LEAST_EVEN and even(frames) for frames in parts.values()):
+            return [(_label([name], values, [code]), frames) for code, frames in parts.items()]
+    return None
+
+
+def _code(read: Sequence[dict[str, Any]], most: int) -> tuple[dict[str, NDArray[np.int64]], dict[str, list[Any]]]:
+    """Number the values of each attribute that has from 2 to `most`, the most telling attribute first."""
+    codes: dict[str, NDArray[np.int64]] = {}
+    values: dict[str, list[Any]] = {}
+    names = dict.fromkeys(name for attributes in read for name in attributes)
+    for name in sorted(names, key=lambda name: _KEYWORDS.index(name) if name in _KEYWORDS else len(_KEYWORDS)):
+        if name in _ORDERED and name not in _KEYWORDS:
+            continue
+        column = [attributes.get(name) for attributes in read]
+        distinct = sorted(set(column), key=_sort_key)
+        if 1 < len(distinct) <= most:
+            values[name] = distinct
+            place = {value: code for code, value in enumerate(distinct)}
+            codes[name] = np.array([place[value] for value in column])
+    return codes, values
+
+
 def _tells(joint: NDArray[np.intp], numbers: NDArray[np.int64], repeats: int) -> bool:
     if len(np.unique(joint)) != repeats:
         return False
@@ -100,7 +124,7 @@ def _tells(joint: NDArray[np.intp], numbers: NDArray[np.int64], repeats: int) ->
     return len(np.unique(pairs)) == len(pairs)
 
 
-def _divide(planes: Sequence[FramePlane], codes: NDArray[np.intp]) -> dict[int, list[FramePlane]]:
+def _divide(planes: Sequence[FramePlane], codes: NDArray[Any]) -> dict[int, list[FramePlane]]:
     parts: dict[int, list[FramePlane]] = {int(code): [] for code in np.unique(codes)}
     for plane, code in zip(planes, codes, strict=True):
         parts[int(code)].append(plane)

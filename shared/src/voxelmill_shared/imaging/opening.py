@@ -174,7 +174,7 @@ def _element(file: BinaryIO, *, little_endian: bool) -> _Element | None:
     order = "<" if little_endian else ">"
     position = file.tell()
     head = file.read(12)
-    if len(head) < 12:
+    if len(head) < 8:
         return None
     group, element = struct.unpack_from(order + "HH", head)
     keyword = _KEYWORDS.get(group << 16 | element)
@@ -183,6 +183,8 @@ def _element(file: BinaryIO, *, little_endian: bool) -> _Element | None:
     # Some files are explicit where their syntax says implicit, or the reverse. The head tells: read as an implicit
     # length, each of these names would be an odd number, and lengths are even (PS3.5 7.1.1).
     size = 12 if head[4:6] in {b"OB", b"OW", b"OF", b"OD", b"UN"} else 8
+    if len(head) < size:
+        return None
     (length,) = struct.unpack_from(order + "I", head, size - 4)
     rest = file.seek(0, os.SEEK_END) - position - size
     if length == _UNDEFINED_LENGTH:

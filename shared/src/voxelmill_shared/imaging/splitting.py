@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxelmill_shared.imaging.dimensions import attributes_of, tell_apart
+from voxelmill_shared.imaging.dimensions import attributes_of, even_apart, tell_apart
 from voxelmill_shared.imaging.geometry import (
     DRIFT_TOLERANCE,
     MAX_MISSING_IN_A_ROW,
@@ -45,6 +45,7 @@ FIELD_CODES = {
     "SeriesInstanceUID": Unsupported.MIXED_SERIES,
     "Modality": Unsupported.MIXED_SERIES,
     "SOPClassUID": Unsupported.MIXED_SERIES,
+    "ConvolutionKernel": Unsupported.REPEATED_POSITIONS,
     "FrameOfReferenceUID": Unsupported.MIXED_FRAMES_OF_REFERENCE,
     "size": Unsupported.MIXED_SIZES,
     "pixel spacing": Unsupported.MIXED_SIZES,
@@ -73,14 +74,14 @@ class Group:
 
 def by_image(images: Sequence[DicomImage], numbers: Sequence[int]) -> Iterator[tuple[Group, list[int]]]:
     """Divide images by what the whole of each says; the groups have no frames yet, only the numbers of their images."""
+    fields = ("SeriesInstanceUID", "Modality", "SOPClassUID", "ConvolutionKernel", "size", "ImageType")
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for n in numbers:
         image = images[n]
         localizer = "LOCALIZER" if "LOCALIZER" in image.text("ImageType").upper() else "other"
         size = f"{image.rows} x {image.columns}"
-        uids = (image.text("SeriesInstanceUID"), image.text("Modality"), image.text("SOPClassUID"))
-        groups[(*uids, size, localizer)].append(n)
-    fields = ("SeriesInstanceUID", "Modality", "SOPClassUID", "size", "ImageType")
+        texts = tuple(image.text(field) for field in fields[:-2])
+        groups[(*texts, size, localizer)].append(n)
     for key in sorted(groups):
         told = tuple(zip(fields, key, strict=True))
         for uid, members, warnings in _by_frame_of_reference(images, groups[key]):
@@ -254,13 +255,18 @@ def _by_block(group: Group, images: Sequence[DicomImage]) -> list[Group]:
     runs = _even_runs(np.array([plane.position for plane in planes]))
     blocks = [planes[start:end] for start, end in runs]
     if len(blocks) < 2 or min(map(len, blocks)) < _LEAST_IN_BLOCK:
-        return [group]
+        parts = even_apart(planes, images, _is_even) if rungs is None else None
+        return [_part(group, label, frames) for label, frames in parts] if parts else [group]
     if rungs is not None and not _acquired_apart(blocks, images):
         return [group]  # slices of one even stack, of which too many are missing
     return [
         replace(group, planes=block).told_by("block", f"{n + 1}, {heights[start]:.2f} to {heights[end - 1]:.2f} mm")
         for n, (block, (start, end)) in enumerate(zip(blocks, runs, strict=True))
     ]
+
+
+def _is_even(planes: list[FramePlane]) -> bool:
+    return rungs_of(_sorted_along(planes)[1]) is not None
 
 
 def _even_runs(positions: Any) -> list[tuple[int, int]]:

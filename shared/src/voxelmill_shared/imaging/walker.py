@@ -35,6 +35,7 @@ WANTED: dict[int, tuple[str, frozenset[bytes]]] = {
         (0x00080016, "SOPClassUID", "UI"),
         (0x00080018, "SOPInstanceUID", "UI"),
         (0x00080060, "Modality", "CS"),
+        (0x00181210, "ConvolutionKernel", "SH"),
         (0x0020000E, "SeriesInstanceUID", "UI"),
         (0x00200032, "ImagePositionPatient", "DS"),
         (0x00200037, "ImageOrientationPatient", "DS"),
