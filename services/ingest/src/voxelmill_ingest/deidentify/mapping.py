@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from voxelmill_ingest.deidentify.errors import DeidentificationKeyError
 from voxelmill_ingest.deidentify.keys import SealBrokenError
+from voxelmill_ingest.rows import among
 from voxelmill_ingest.tables import deidentification_projects, pseudonyms
 from voxelmill_shared.database import is_sqlite, reading, transaction
 
@@ -73,10 +74,12 @@ class Mapping:
         if (patient := copy.patient) is not None:
             content = {**patient.fields, "shift_days": patient.shift_days}
             rows.append(self._row("patient", patient.identity, patient.pseudonym, content))
-        query = select(pseudonyms.c.kind, pseudonyms.c.lookup).where(
-            pseudonyms.c.project == self.keys.project, pseudonyms.c.lookup.in_([row["lookup"] for row in rows])
-        )
         async with reading(self.engine) as connection:
+            query = select(pseudonyms.c.kind, pseudonyms.c.lookup).where(
+                pseudonyms.c.project == self.keys.project,
+                among(connection, pseudonyms.c.kind, ("object", "uid", "patient")),
+                among(connection, pseudonyms.c.lookup, (row["lookup"] for row in rows)),
+            )
             known = {(row.kind, row.lookup) for row in await connection.execute(query)}
         new = [row for row in rows if (row["kind"], row["lookup"]) not in known]
         if new:

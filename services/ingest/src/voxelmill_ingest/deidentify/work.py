@@ -38,7 +38,7 @@ _DAMAGE: Final = (
     LookupError,
     NotImplementedError,
     OSError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
     struct.error,
