@@ -285,3 +285,21 @@ def test_hounsfield_units_are_recognised_by_air_and_water() -> None:
     assert looks_like_ct(Volume(voxels, np.eye(4)))
     assert not looks_like_ct(Volume(voxels + np.int16(1000), np.eye(4)))
     assert not looks_like_ct(Volume(voxels.astype(np.float32) / 1000, np.eye(4)))
+
+
+def test_sform_rules_over_qform_and_qform_over_nothing(tmp_path: Path) -> None:
+    """Where both are set the sform holds; without it the qform does, mirrored by its qfac of -1, oblique as it is."""
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    mirrored = np.eye(4)
+    mirrored[:3, :3] = turn @ np.diag([2.0, 1.5, -3.0])  # left-handed: qfac is -1
+    mirrored[:3, 3] = (5, -6, 7)
+    plain = np.diag([2.0, 1.5, 3.0, 1.0])
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), plain)
+    image.set_sform(plain, code=2)
+    image.set_qform(mirrored, code=1)
+    nib.save(image, tmp_path / "both.nii")
+    np.testing.assert_allclose(read_nifti(tmp_path / "both.nii").affine, np.diag([-1, -1, 1, 1]) @ plain, atol=1e-5)
+    image.set_sform(None, code=0)
+    nib.save(image, tmp_path / "qform.nii")
+    assert image.header["pixdim"][0] == -1
+    np.testing.assert_allclose(read_nifti(tmp_path / "qform.nii").affine, np.diag([-1, -1, 1, 1]) @ mirrored, atol=1e-5)
