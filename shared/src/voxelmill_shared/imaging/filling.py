@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxelmill_shared.imaging.image import DicomImage
-    from voxelmill_shared.imaging.series import SeriesLayout
-    from voxelmill_shared.imaging.transform import Values
+    from voxelmill_shared.imaging.transform import ModalityTransform, Padding, Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +25,20 @@ class Filling:
     them; frames that turn out not to fit wait aside, and make all of it float32 at the end.
     """
 
-    layout: SeriesLayout
+    transforms: tuple[ModalityTransform, ...]
+    paddings: tuple[Padding | None, ...]
     array: Values
     wide: dict[int, Values] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, layout: SeriesLayout) -> Filling:
-        """Allocate the voxels of a volume."""
-        whole = all(transform.integral for transform in set(layout.transforms)) and all(
-            image.keyword == "PixelData" for image in layout.images
-        )
-        shape = len(layout.stack.planes), *layout.shape[1:]
+    def of(
+        cls, transforms: tuple[ModalityTransform, ...], paddings: tuple[Padding | None, ...], rows: int, columns: int
+    ) -> Filling:
+        """Allocate the voxels of as many slices as there are transforms; `paddings` are those to become air."""
+        shape = len(transforms), rows, columns
+        whole = all(transform.integral for transform in set(transforms))
         array: Values = np.empty(shape, np.int16) if whole else np.empty(shape, np.float32)
-        return cls(layout, array)
+        return cls(transforms, paddings, array)
 
     def put(self, k: int, image: DicomImage, frame: int, encoded: bytes | memoryview) -> None:
         """Decode a frame into the slice `k`.
@@ -51,7 +51,7 @@ class Filling:
         cells, _ = decode_cells(image, frame, encoded)
         if self.array.dtype == np.int16 and self._written(k, image, cells):
             return
-        values = self.layout.frame_values(k, stored_values(image, cells))
+        values = self.transforms[k].values(stored_values(image, cells), self.paddings[k])
         if self.array.dtype == np.int16 and values.dtype != np.int16:
             self.wide[k] = values
         else:
@@ -68,7 +68,7 @@ class Filling:
 
     def _written(self, k: int, image: DicomImage, cells: Stored) -> bool:
         """Write 16-bit cells that are stored values as they stand and stay whole; False if they are not such."""
-        transform = self.layout.transforms[k]
+        transform = self.transforms[k]
         bits = image.bits_stored
         if cells.dtype.itemsize != 2 or image.bits_allocated != 16 or image.high_bit + 1 != bits:
             return False
@@ -92,13 +92,13 @@ class Filling:
         return True
 
     def _clear_padding(self, k: int, stored: NDArray[Any], out: NDArray[np.int16]) -> None:
-        padding = self.layout.paddings[k]
-        if padding is None or self.layout.modality != "CT":
+        padding = self.paddings[k]
+        if padding is None:
             return
         if padding.low != padding.high:
             padding.air(stored, out)
             return
-        transform = self.layout.transforms[k]
+        transform = self.transforms[k]
         value = padding.low * int(transform.slope) + int(transform.intercept)
         if not CT_SCALE[0] <= value <= CT_SCALE[1]:
             np.copyto(out, np.int16(AIR_HU), where=stored == padding.low)

@@ -67,8 +67,9 @@ class LeftOut:
 class SeriesLayout:
     """Frames whose geometry makes a volume; their pixels are still to be decoded.
 
-    `transforms` and `paddings` are per frame, in the order of the stack. `frame_values` may be called from several
-    threads. `told` says by which fields, and which values of them, the volume was told from the others of its series.
+    `transforms` and `paddings` are per frame, in the order of the stack; of padding only what is to become air.
+    `frame_values` may be called from several threads. `told` says by which fields, and which values of them, the volume
+    was told from the others of its series.
     """
 
     images: tuple[DicomImage, ...]
@@ -97,11 +98,7 @@ class SeriesLayout:
 
     def frame_values(self, slice_: int, stored: Stored) -> Values:
         """Turn the stored values of a frame of the stack into the modality's units."""
-        values = self.transforms[slice_].apply(stored)
-        padding = self.paddings[slice_]
-        if padding is not None and self.modality == "CT":
-            values = padding.air(stored, values)
-        return values
+        return self.transforms[slice_].values(stored, self.paddings[slice_])
 
     def volume(self, slices: list[Values | None]) -> Volume:
         """Stack the frames' values (in the order of the stack) into a volume. Empties the list to spare memory."""
@@ -121,7 +118,7 @@ class SeriesLayout:
         UnsupportedSeriesError
             If one of them cannot be decoded.
         """
-        filling = Filling.of(self)
+        filling = Filling.of(self.transforms, self.paddings, *self.shape[1:])
         numbers = [number for number, slices in self.slices_of.items() if slices]
         threads = decoding_threads()
         share = max(1, min(16, -(-len(numbers) // threads)))  # a task for each image would cost more than some images
@@ -334,7 +331,7 @@ def _lay_out_group(images: Sequence[DicomImage], group: Group) -> SeriesLayout:
         images=tuple(images),
         stack=stacked,
         transforms=tuple(modality_transform_of(images[plane.image], plane.frame) for plane in stacked.planes),
-        paddings=tuple(images[plane.image].padding for plane in stacked.planes),
+        paddings=tuple(images[plane.image].padding if modality == "CT" else None for plane in stacked.planes),
         modality=modality,
         frame_of_reference_uid=group.frame_of_reference_uid,
         warnings=tuple(warnings),

@@ -126,6 +126,11 @@ class ModalityTransform:
                 return values
         return (stored * np.float64(self.slope) + self.intercept).astype(np.float32)
 
+    def values(self, stored: NDArray[Any], padding: Padding | None) -> Values:
+        """Do what `apply` does, and turn padding into air (`Padding.air`) if there is any."""
+        values = self.apply(stored)
+        return values if padding is None else padding.air(stored, values)
+
 
 @lru_cache(maxsize=256)
 def _plain(slope: bytes, intercept: bytes) -> ModalityTransform:
