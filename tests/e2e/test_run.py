@@ -156,21 +156,36 @@ def _another_instance(path):
     return buffer.getvalue()
 
 
+def without_slices(series, folder, numbers):
+    """Copy a series, but for the slices with these Instance Numbers."""
+    shutil.copytree(series, folder)
+    for path in list(folder.iterdir()):
+        if int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber) in numbers:
+            path.unlink()
+    return folder
+
+
 def test_missing_slices_fail_the_segmentation_with_the_reason_and_keep_the_pictures(series, tmp_path):
     """A wrong volume is worse than none: the stage fails and says which slices are missing."""
-    source = tmp_path / "gap"
-    shutil.copytree(series, source)
-    by_number = {int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber): path for path in source.iterdir()}
-    for number in (20, 21):
-        by_number[number].unlink()
+    source = without_slices(series, tmp_path / "gap", {20, 21, 22, 23})
     ended = voxelmill("run", source, "--output", tmp_path / "out", "--json")
     assert ended.code == 1
     (failed,) = ended.document["failed"]
     assert (failed["stage"], failed["error_class"]) == ("segment", "missing-slices")
-    assert "2 slices are missing" in failed["reason"]
+    assert "4 slices are missing" in failed["reason"]
     receipt = check_receipt(tmp_path / "out" / "all_segmentation_gap")
     assert receipt["status"] == "partial"
     assert (tmp_path / "out" / "all_segmentation_gap" / "thumbnails" / "instance-1-256.webp").exists()
+
+
+def test_one_missing_slice_is_filled_in_and_told(series, tmp_path):
+    """The series is worked on, and the receipt says which slice was not acquired."""
+    source = without_slices(series, tmp_path / "gap", {20})
+    ended = voxelmill("run", source, "--output", tmp_path / "out", "--organ", "lungs", "--format", "stl", "--json")
+    assert ended.code == 0, ended.err
+    receipt = check_receipt(tmp_path / "out" / "lungs_segmentation_gap")
+    assert receipt["status"] == "complete"
+    assert any(warning.startswith("segment: 1 slice") for warning in receipt["warnings"]), receipt["warnings"]
 
 
 @pytest.mark.parametrize(
