@@ -344,7 +344,7 @@ def _resampled(
     if frame.measured is not None:
         there &= frame.measured
     # At the rim a resampling tool may have mixed in what lies outside of the slice.
-    there = ndimage.binary_erosion(there, iterations=_RIM)
+    there = np.asarray(ndimage.binary_erosion(np.asarray(there, np.bool_), iterations=_RIM), np.bool_)
     if there.mean() < 0.5:
         return "half of the slice is not in the volume"
     values = ndimage.map_coordinates(
@@ -394,8 +394,8 @@ def _shift(frame: Frame, values: NDArray[Any], around: list[Frame], there: NDArr
         return np.asarray(filtered / np.maximum(weight, 1e-3), np.float64)
 
     own, other = smooth(frame.values), smooth(values)
-    down, across = np.gradient((own + other) / 2)
-    gradients = [across, down]
+    middle = (own + other) / 2
+    gradients = [np.gradient(middle, axis=axis) for axis in (1, 0)]
     if len(around) == 2:
         gradients.append((smooth(around[1].values) - smooth(around[0].values)) / 2)
     columns = np.stack([gradient[there] for gradient in gradients], axis=1)
