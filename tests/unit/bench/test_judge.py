@@ -143,6 +143,7 @@ def test_resampling_uneven_slices_is_right_and_stacking_them_is_not():
         values[above - 1] * (1 - part) + values[above] * part, candidate(frames, np.array([0, 0, 3.0])).affine
     )
     assert judge([volume], frames).kind == "resampled"
+    assert judge([Candidate(volume.voxels + 2000, volume.affine)], frames).kind == "wrong"
     assert judge([candidate(frames)], frames).kind == "wrong"
 
 
