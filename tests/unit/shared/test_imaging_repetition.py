@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -148,6 +149,18 @@ def test_a_copy_under_another_uid_is_a_copy(tmp_path: Path) -> None:
     again = write_again(paths[2], tmp_path / "again.dcm")
     (volume,) = read_volumes([*paths, again]).volumes
     assert volume.warnings == ("1 identical copies of slices were left out",)
+
+
+def test_an_equal_slice_at_the_same_place_is_a_copy_whatever_its_attributes_say(tmp_path: Path) -> None:
+    """Stored again under another number: either of the two is right, so the volume is not refused."""
+    paths = write(tmp_path, [[{"InstanceNumber": k + 1} for k in range(SLICES)]])
+    again = pydicom.dcmread(paths[2])
+    again.SOPInstanceUID += ".1"
+    again.InstanceNumber = 77
+    again.save_as(tmp_path / "again.dcm")
+    found = read_volumes([*paths, tmp_path / "again.dcm"])
+    assert volumes_of(found) == [0]
+    assert found.volumes[0].warnings == ("1 identical copies of slices were left out",)
 
 
 def write_again(path: Path, target: Path) -> Path:

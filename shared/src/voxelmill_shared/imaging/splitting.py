@@ -201,6 +201,12 @@ def _by_repetition(group: Group, images: Sequence[DicomImage], same_content: Sam
         parts = _side_by_side(planes, numbers) or tell_apart(planes, numbers, images)
         if parts:
             return [_part(whole, label, frames) for label, frames in parts]
+    kept = _without_copies(planes, numbers, [same_content])
+    if len(kept) == len(np.unique(numbers)):
+        # No attribute tells volumes apart, and wherever two frames meet they are equal: either of them is right.
+        copies += len(planes) - len(kept)
+        left = (*group.warnings, f"{copies} identical copies of slices were left out")
+        return [replace(group, planes=[planes[k] for k in kept], warnings=left)]
     return [whole]  # the stack refuses it, with the place
 
 
