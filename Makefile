@@ -15,9 +15,10 @@ BASE ?=
 ENGINE ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
+SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails
 
-.PHONY: help setup setup-dev setup-peers $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
+.PHONY: help setup setup-dev setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,9 +81,14 @@ images-check: setup-dev  ## Run a series through the images, on real servers (ne
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
 
-bench: bench-overhead  ## Run every benchmark that stands
+bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails)  ## Run every benchmark, one after the other
 
 $(PEER_BENCHES): bench-%: setup-peers  # beside other readers, which have an environment of their own
+	@$(BIN)/python bench/$*.py
+
+bench-ingest: setup-peers  # Orthanc
+$(SERVER_BENCHES): bench-%: setup-dev
+	@tools/setup servers
 	@$(BIN)/python bench/$*.py
 
 bench-%: setup-dev
