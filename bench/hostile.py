@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import generate_uid
 
+from slices import GAP, PET, SIDE, Slice, numbers, write, write_enhanced
 from voxelmill_shared.imaging import read_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
-
-CT, ENHANCED_CT, PET = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.128"
-_SIDE, _SPACING, _GAP = 128, 2.0, 3.0
-
-
-@dataclass
-class Slice:
-    """One slice to be written; values in the modality's units."""
-
-    values: NDArray[Any]
-    position: NDArray[np.float64]
-    along_row: NDArray[np.float64] = field(default_factory=lambda: np.array([1.0, 0, 0]))
-    along_column: NDArray[np.float64] = field(default_factory=lambda: np.array([0, 1.0, 0]))
-    slope: float = 1.0
-    intercept: float = -1024.0
-    signed: bool = False
-    bits_stored: int = 12
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def base(source: Path) -> list[Slice]:
@@ -45,9 +23,9 @@ def base(source: Path) -> list[Slice]:
     """
     voxels = read_series(sorted(path for path in source.iterdir() if path.is_file())).voxels
     rows, columns = voxels.shape[1:]
-    cut = voxels[:, rows // 2 - _SIDE : rows // 2 + _SIDE : 2, columns // 2 - _SIDE : columns // 2 + _SIDE : 2]
+    cut = voxels[:, rows // 2 - SIDE : rows // 2 + SIDE : 2, columns // 2 - SIDE : columns // 2 + SIDE : 2]
     cut = np.clip(cut, -1024, 3000)
-    return [Slice(plane, np.array([-120.0, -130.0, 40.0 + _GAP * k])) for k, plane in enumerate(cut)]
+    return [Slice(plane, np.array([-120.0, -130.0, 40.0 + GAP * k])) for k, plane in enumerate(cut)]
 
 
 def make(source: Path, target: Path) -> dict[str, list[Path]]:
@@ -68,96 +46,6 @@ def base_of(source: Path) -> list[Slice]:
     if str(source) not in _BASES:
         _BASES[str(source)] = base(source)
     return deepcopy(_BASES[str(source)])
-
-
-def _common(modality: str, sop_class: str) -> Dataset:
-    common = Dataset()
-    common.file_meta = FileMetaDataset()
-    common.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    common.SOPClassUID = common.file_meta.MediaStorageSOPClassUID = sop_class
-    common.Modality = modality
-    common.PatientName, common.PatientID, common.Manufacturer = "HOSTILE", "hostile", "Voxelmill"
-    common.StudyInstanceUID, common.SeriesInstanceUID = generate_uid(), generate_uid()
-    common.FrameOfReferenceUID = generate_uid()
-    common.StudyDate, common.StudyTime, common.SeriesNumber = "20200101", "120000", 1
-    common.StudyID = common.AccessionNumber = "1"
-    common.PatientPosition, common.ImageType = "HFS", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    common.SamplesPerPixel, common.PhotometricInterpretation = 1, "MONOCHROME2"
-    common.Rows = common.Columns = _SIDE
-    common.BitsAllocated = 16
-    return common
-
-
-def _stored(one: Slice) -> bytes:
-    stored = np.rint((one.values.astype(np.float64) - one.intercept) / one.slope).astype(np.int64)
-    return (stored & ((1 << one.bits_stored) - 1)).astype("<u2").tobytes()
-
-
-def _numbers(values: Any) -> list[str]:
-    return [f"{float(value):.9g}" for value in values]
-
-
-def write(folder: Path, slices: list[Slice], modality: str = "CT", sop_class: str = CT) -> list[Path]:
-    """Write slices as single-frame files of one series, numbered in the order given."""
-    common = _common(modality, sop_class)
-    paths = []
-    for number, one in enumerate(slices, 1):
-        whole = deepcopy(common)
-        whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        whole.InstanceNumber, whole.AcquisitionNumber = number, 1
-        whole.ImagePositionPatient = _numbers(one.position)
-        whole.ImageOrientationPatient = _numbers([*one.along_row, *one.along_column])
-        whole.PixelSpacing, whole.SliceThickness = _numbers([_SPACING, _SPACING]), _GAP
-        whole.RescaleSlope, whole.RescaleIntercept = f"{one.slope:.9g}", f"{one.intercept:.9g}"
-        whole.PixelRepresentation = int(one.signed)
-        whole.BitsStored, whole.HighBit = one.bits_stored, one.bits_stored - 1
-        for keyword, value in one.more.items():
-            setattr(whole, keyword, value)
-        whole.PixelData = _stored(one)
-        whole["PixelData"].VR = "OW"
-        path = folder / f"{number:03}.dcm"
-        whole.save_as(path, enforce_file_format=True)
-        paths.append(path)
-    return paths
-
-
-def write_enhanced(folder: Path, slices: list[Slice]) -> list[Path]:
-    """Write slices as one Enhanced CT image, in the order given."""
-    whole = _common("CT", ENHANCED_CT)
-    whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    whole.InstanceNumber, whole.NumberOfFrames = 1, len(slices)
-    whole.PixelRepresentation, whole.BitsStored, whole.HighBit = 0, 12, 11
-    order = np.argsort([one.position[2] for one in slices]).argsort()
-    whole.DimensionOrganizationSequence = [Dataset()]
-    organization = generate_uid()
-    whole.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-    index = Dataset()
-    index.DimensionOrganizationUID = organization
-    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209057, 0x00209111
-    whole.DimensionIndexSequence = [index]
-    frames = []
-    for rank, one in zip(order, slices, strict=True):
-        groups = Dataset()
-        content, place, turn, measures, transform = (Dataset() for _ in range(5))
-        content.StackID, content.InStackPositionNumber = "1", int(rank) + 1
-        content.DimensionIndexValues = [int(rank) + 1]
-        place.ImagePositionPatient = _numbers(one.position)
-        turn.ImageOrientationPatient = _numbers([*one.along_row, *one.along_column])
-        measures.PixelSpacing, measures.SliceThickness = _numbers([_SPACING, _SPACING]), _GAP
-        transform.RescaleSlope, transform.RescaleIntercept = f"{one.slope:.9g}", f"{one.intercept:.9g}"
-        transform.RescaleType = "HU"
-        groups.FrameContentSequence, groups.PlanePositionSequence = [content], [place]
-        groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [turn], [measures]
-        groups.PixelValueTransformationSequence = [transform]
-        frames.append(groups)
-    whole.SharedFunctionalGroupsSequence = [Dataset()]
-    whole.PerFrameFunctionalGroupsSequence = frames
-    whole.PixelData = b"".join(_stored(one) for one in slices)
-    whole["PixelData"].VR = "OW"
-    path = folder / "001.dcm"
-    whole.save_as(path, enforce_file_format=True)
-    return [path]
 
 
 def _shuffled(slices: list[Slice]) -> list[Slice]:
@@ -190,7 +78,7 @@ def _copied_and_missing(folder: Path, slices: list[Slice]) -> list[Path]:
 
 def _oblong(folder: Path, slices: list[Slice]) -> list[Path]:
     for one in slices:
-        one.more = {"PixelSpacing": _numbers([2.0, 1.25])}
+        one.more = {"PixelSpacing": numbers([2.0, 1.25])}
     return write(folder, slices)
 
 
@@ -242,7 +130,7 @@ def _two_spacings(folder: Path, slices: list[Slice]) -> list[Path]:
 def _crossed(folder: Path, slices: list[Slice]) -> list[Path]:
     for k, one in enumerate(slices[10:]):
         one.along_column = np.array([0, 0, -1.0])
-        one.position = np.array([-120.0, -130 + _GAP * k, 160])
+        one.position = np.array([-120.0, -130 + GAP * k, 160])
     return write(folder, slices)
 
 
@@ -303,8 +191,8 @@ def _signed(bits: int) -> Callable[[Path, list[Slice]], list[Path]]:
 
 
 def _padded(folder: Path, slices: list[Slice]) -> list[Path]:
-    rows, columns = np.ogrid[:_SIDE, :_SIDE]
-    outside = (rows - _SIDE / 2) ** 2 + (columns - _SIDE / 2) ** 2 > (_SIDE / 2) ** 2
+    rows, columns = np.ogrid[:SIDE, :SIDE]
+    outside = (rows - SIDE / 2) ** 2 + (columns - SIDE / 2) ** 2 > (SIDE / 2) ** 2
     for one in slices:
         one.signed, one.intercept, one.bits_stored = True, 0.0, 16
         one.values = np.where(outside, -2000, one.values)
@@ -340,7 +228,7 @@ def _shifting(folder: Path, slices: list[Slice]) -> list[Path]:
 
 def _two_pixel_spacings(folder: Path, slices: list[Slice]) -> list[Path]:
     for one in slices[10:]:
-        one.more = {"PixelSpacing": _numbers([1.5, 1.5])}
+        one.more = {"PixelSpacing": numbers([1.5, 1.5])}
     return write(folder, slices)
 
 

@@ -13,6 +13,8 @@ from containers import pip_settings
 from containers.engines import Engine, ImagesError, find_engine
 
 ROOT = Path(__file__).parents[2]
+REMOTE = "https://user:password@mirror.invalid/python"
+"""Of no host; as a setting that names an address elsewhere, with its secret."""
 
 
 @pytest.fixture
@@ -126,9 +128,9 @@ def test_folders_that_pip_looks_into_are_found(tmp_path):
     for name in ("mirror/simple", "mirror/files", "wheels/inner"):
         (tmp_path / name).mkdir(parents=True)
     settings = {
-        "index-url": "https://packages.invalid/simple",
+        "index-url": REMOTE,
         "extra-index-url": f"file://{tmp_path}/mirror/simple file://{tmp_path}/gone/simple",
-        "find-links": f"{tmp_path}/wheels {tmp_path}/wheels/inner https://packages.invalid/wheels",
+        "find-links": f"{tmp_path}/wheels {tmp_path}/wheels/inner {REMOTE}",
     }
     assert pip_settings.local_folders(settings) == [tmp_path / "mirror", tmp_path / "wheels"]
 
@@ -140,12 +142,10 @@ def test_secrets_are_files_that_only_the_caller_reads(tmp_path, monkeypatch):
     (tmp_path / "own.pem").write_text("certificates")
     folder = tmp_path / "secrets"
     folder.mkdir()
-    settings = {"cert": str(tmp_path / "own.pem"), "index-url": "https://u:p@packages.invalid/simple", "user": "true"}
+    settings = {"cert": str(tmp_path / "own.pem"), "index-url": REMOTE, "user": "true"}
     secrets = pip_settings.write_secrets(settings, folder)
     assert secrets["ca.crt"].read_text() == "certificates"
-    assert secrets["pip.conf"].read_text() == (
-        "[global]\nindex-url = https://u:p@packages.invalid/simple\ncert = /run/secrets/ca.crt\n"
-    )
+    assert secrets["pip.conf"].read_text() == (f"[global]\nindex-url = {REMOTE}\ncert = /run/secrets/ca.crt\n")
     assert {path.stat().st_mode & 0o777 for path in secrets.values()} == {0o600}
     assert pip_settings.write_secrets({}, folder) == {}
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SUITE = "bookworm"
 TAG = f"localhost/voxelmill-base:{SUITE}"
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
-MIRROR = "http://deb.debian.org/debian"
 NOT_NEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache", "var/lib/apt/lists")
 DOCKERFILE = """FROM scratch
 ADD base.tar /
@@ -46,9 +45,9 @@ def make_base(engine: Engine) -> str:
     with tempfile.TemporaryDirectory(prefix="voxelmill-base-") as name:
         folder = Path(name)
         root = folder / "root"
-        mirror = os.environ.get("DEBIAN_MIRROR", MIRROR)
+        mirror = os.environ.get("DEBIAN_MIRROR", "")  # without one debootstrap knows Debian's own
         done = subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), mirror],
+            ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), *mirror.split()],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -57,9 +56,8 @@ def make_base(engine: Engine) -> str:
         )
         if done.returncode:
             said = "\n".join(done.stdout.splitlines()[-LAST_LINES:])
-            raise ImagesError(
-                f"{said}\ndebootstrap could not make the base from {mirror}; set DEBIAN_MIRROR to another"
-            )
+            place = mirror or "Debian's mirror"
+            raise ImagesError(f"{said}\ndebootstrap could not make the base from {place}; set DEBIAN_MIRROR to another")
         for path in NOT_NEEDED:
             shutil.rmtree(root / path, ignore_errors=True)
             (root / path).mkdir(parents=True)
