@@ -94,9 +94,9 @@ def start(servers: Servers, name: str, number: int, environment: Mapping[str, st
     while reason := unready(port):
         if running.process.poll() is not None or time.monotonic() - begun > 90:
             raise SystemExit(f"{name} did not get ready: {reason}\n{running.log.read_text()[-2000:]}")
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at /readyz: what is measured is when it first answers
     ready = time.monotonic() - begun
-    time.sleep(SETTLED_SECONDS)
+    time.sleep(SETTLED_SECONDS)  # at rest is what is measured: nothing tells when a process has come to it
     rss, pss = memory(running.process.pid)
     below = [memory(pid) for pid in descendants(running.process.pid)]
     idle = Idle(ready, rss, pss, len(below), sum(rss for rss, _ in below), sum(pss for _, pss in below))

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
+from judged import PLACE_MM, Candidate, Frame, Line, Verdict, exact
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-PLACE_MM = 0.1
-VALUE = 0.5
 _WITHIN = 0.98
 """The part of a resampled slice's values that must lie within their neighbours'. Smoothed noise leaves some out."""
 _SHIFT = np.array([0.1, 0.1, 0.25])
@@ -36,72 +36,6 @@ _INTERPOLATED = 0.3
 wrong one of the two is off by a half."""
 _SAME_PLACE_MM = 5e-3
 _DIRECTION = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One acquired frame.
-
-    Attributes
-    ----------
-    values
-        (rows, columns), in the modality's units.
-    origin, column_step, row_step
-        Where its first pixel is, and the vectors to the next column and the next row; LPS mm.
-    measured
-        Where its pixels are no padding; None: everywhere.
-    step
-        The difference between two stored values that follow each other.
-    slack
-        By how many stored values two decoders may differ: 0 unless the codestream is lossy.
-    attributes
-        What may tell it from another frame at its place.
-    """
-
-    values: NDArray[np.float32]
-    origin: NDArray[np.float64]
-    column_step: NDArray[np.float64]
-    row_step: NDArray[np.float64]
-    measured: NDArray[np.bool_] | None = None
-    step: float = 1.0
-    slack: int = 0
-    attributes: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def normal(self) -> NDArray[np.float64]:
-        """The unit normal."""
-        normal = np.cross(self.column_step, self.row_step)
-        return normal / np.linalg.norm(normal)
-
-    @property
-    def tolerance(self) -> float:
-        """How far a value may be off: half a stored step and half a unit, and what float32 rounds away."""
-        largest = float(np.abs(self.values).max(initial=0))
-        return min(VALUE, self.step / 2) + self.slack * self.step + 1e-5 * largest
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A volume to be judged: voxels (slices, rows, columns), affine from (column, row, slice) to LPS mm."""
-
-    voxels: NDArray[Any]
-    affine: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the judge says of a tool's volumes.
-
-    `kind` is `right`, `resampled` (right as well), `wrong`, or `unjudged` where there is nothing to judge by. `frames`
-    are how many acquired frames the volumes hold, `of` how many there are. `error` is the largest difference of a
-    value at a place that should be exact, NaN where no place is.
-    """
-
-    kind: str
-    frames: int = 0
-    of: int = 0
-    error: float = float("nan")
-    why: str = ""
 
 
 @dataclass(slots=True)
@@ -186,27 +120,6 @@ def _places(frames: Sequence[Frame], kind: list[int]) -> list[list[int]]:
     return places
 
 
-@dataclass(frozen=True, eq=False)
-class _Line:
-    """Where a frame lies in a volume's indices, (column, row, slice): the first pixel and the two steps."""
-
-    start: NDArray[np.float64]
-    column: NDArray[np.float64]
-    row: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, candidate: Candidate, frame: Frame) -> _Line:
-        inverse = np.linalg.inv(candidate.affine)
-        linear = inverse[:3, :3]
-        return cls(linear @ frame.origin + inverse[:3, 3], linear @ frame.column_step, linear @ frame.row_step)
-
-    def at(self, columns: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
-        """Indices (3, ...) of pixels."""
-        shape = (3, *([1] * np.ndim(columns)))
-        parts = [vector.reshape(shape) for vector in (self.start, self.column, self.row)]
-        return np.asarray(parts[0] + parts[1] * columns + parts[2] * rows)
-
-
 def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Trial:
     trial = _Trial()
     places = _places(frames, kind)
@@ -214,7 +127,7 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
     if not inside:
         trial.fail("it lies elsewhere than every acquired slice")
         return trial
-    on_grid = all(_exact(candidate, frames[place[0]]) is not None for place in inside)
+    on_grid = all(exact(candidate, frames[place[0]]) is not None for place in inside)
     chosen: list[list[int]] = []
     good = 0
     for place in inside:
@@ -238,7 +151,7 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
 def _part_inside(candidate: Candidate, frame: Frame) -> float:
     rows, columns = frame.values.shape
     grid = np.meshgrid(np.linspace(0, columns - 1, 9), np.linspace(0, rows - 1, 9))
-    indices = _Line.of(candidate, frame).at(*grid)
+    indices = Line.of(candidate, frame).at(*grid)
     last = np.array(candidate.voxels.shape[::-1]).reshape(3, 1, 1) - 1
     near = (PLACE_MM / np.linalg.norm(candidate.affine[:3, :3], axis=0)).reshape(3, 1, 1)
     return float(((indices >= -near) & (indices <= last + near)).all(axis=0).mean())
@@ -260,7 +173,7 @@ def _match_place(
     reasons, found = [], []
     for number in place:
         frame = frames[number]
-        cut = _exact(candidate, frame)
+        cut = exact(candidate, frame)
         if cut is not None:
             error = _difference(frame, cut)
             if error <= frame.tolerance:
@@ -292,35 +205,14 @@ def _misplaced(candidate: Candidate, frame: Frame) -> str:
             frame.row_step,
             frame.measured,
         )
-        cut = _exact(candidate, moved, place_mm=np.inf)
+        cut = exact(candidate, moved, place_mm=np.inf)
         if cut is not None and _difference(frame, cut) <= frame.tolerance:
-            line = _Line.of(candidate, moved)
-            whole = _Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
+            line = Line.of(candidate, moved)
+            whole = Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
             off = np.linalg.norm(candidate.affine[:3, :3] @ whole.start + candidate.affine[:3, 3] - frame.origin)
             if off > PLACE_MM:
                 return f"the slice lies {off:.2f} mm from where it was acquired"
     return ""
-
-
-def _exact(candidate: Candidate, frame: Frame, place_mm: float = PLACE_MM) -> NDArray[Any] | None:
-    """Return the voxels at a frame's pixels, or None where there are none within `place_mm` of every pixel."""
-    line = _Line.of(candidate, frame)
-    whole = _Line(np.rint(line.start), np.rint(line.column), np.rint(line.row))
-    if np.abs(whole.column).sum() != 1 or np.abs(whole.row).sum() != 1 or whole.column @ whole.row:
-        return None
-    rows, columns = frame.values.shape
-    corners = (np.array([0, columns - 1, 0, columns - 1]), np.array([0, 0, rows - 1, rows - 1]))
-    off = candidate.affine[:3, :3] @ (whole.at(*corners) - line.at(*corners))
-    if np.linalg.norm(off, axis=0).max() > place_mm:
-        return None
-    indices = whole.at(*corners).astype(int)
-    if indices.min() < 0 or (indices.max(axis=1) >= candidate.voxels.shape[::-1]).any():
-        return None
-    low, high = indices.min(axis=1), indices.max(axis=1) + 1
-    cut = candidate.voxels.transpose(2, 1, 0)[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
-    cut = cut[tuple(slice(None, None, -1 if part < 0 else 1) for part in whole.column + whole.row)]
-    cut = cut.squeeze(({0, 1, 2} - {*np.flatnonzero(whole.column), *np.flatnonzero(whole.row)}).pop())
-    return cut.T if whole.column.nonzero()[0][0] < whole.row.nonzero()[0][0] else cut
 
 
 def _difference(frame: Frame, cut: NDArray[Any]) -> float:
@@ -337,7 +229,7 @@ def _resampled(
     """Return why a volume that has no voxels at a frame's pixels is wrong there, or nothing."""
     frame = frames[number]
     rows, columns = frame.values.shape
-    line = _Line.of(candidate, frame)
+    line = Line.of(candidate, frame)
     size = np.array(candidate.voxels.shape[::-1]).reshape(3, 1, 1)
     indices = line.at(*np.meshgrid(np.arange(columns, dtype=float), np.arange(rows, dtype=float)))
     there = ((indices >= -0.01) & (indices <= size - 0.99)).all(axis=0)
@@ -376,7 +268,7 @@ def _same(frame: Frame, other: Frame) -> bool:
     return bool(np.abs(frame.values - other.values).max() <= 2 * frame.tolerance)
 
 
-def _shifted_within(line: _Line) -> bool:
+def _shifted_within(line: Line) -> bool:
     """Whether a frame's pixels lie between voxels of the slice itself, and not only between slices."""
     return bool(np.abs(line.start - np.rint(line.start))[:2].max() > 0.05)
 
@@ -405,13 +297,13 @@ def _shift(frame: Frame, values: NDArray[Any], around: list[Frame], there: NDArr
 
 def _check_slices(candidate: Candidate, frames: Sequence[Frame], found: list[int], trial: _Trial) -> None:
     """Look at the slices that no acquired frame lies in: between two they may be interpolated, else be constant."""
-    line = _Line.of(candidate, frames[found[0]])
-    if any(_exact(candidate, frames[number]) is None for number in found):
+    line = Line.of(candidate, frames[found[0]])
+    if any(exact(candidate, frames[number]) is None for number in found):
         _check_ends(candidate, frames, found, trial)
         return
     (axis,) = {0, 1, 2} - {int(np.abs(vector).argmax()) for vector in (line.column, line.row)}
     voxels = np.moveaxis(candidate.voxels, 2 - axis, 0)
-    held = sorted({int(np.rint(_Line.of(candidate, frames[number]).start[axis])) for number in found})
+    held = sorted({int(np.rint(Line.of(candidate, frames[number]).start[axis])) for number in found})
     for k in sorted(set(range(len(voxels))) - set(held)):
         below = [h for h in held if h < k]
         above = [h for h in held if h > k]

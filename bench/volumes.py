@@ -25,7 +25,8 @@ import numpy as np
 import pydicom
 
 import hostile
-from judge import Candidate, Frame, Verdict, holds_volume, judge
+from judge import holds_volume, judge
+from judged import Candidate, Frame, Verdict
 from peer_process import OURS, ROOT, PeerProcess, need_peers
 from report import Aim, end, table
 from volumes_page import LABELS, Row, page

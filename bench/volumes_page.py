@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from judge import Verdict
+    from judged import Verdict
 
 LABELS = {
     "right": "right",

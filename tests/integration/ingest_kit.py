@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from voxelmill_shared.events import SeriesValidated
 
 EventT = TypeVar("EventT", bound=Event)
+CHEST = "ct_chest_lidc0314_2mm_j2k"
+ABDOMEN = "totalseg_ct_dicom_20"
 PATIENCE = Patience()
 
 
@@ -142,3 +144,13 @@ class Ingest:
 def of(kind: type[EventT], events: Iterable[Event]) -> list[EventT]:
     """Return the events of one type."""
     return [event for event in events if isinstance(event, kind)]
+
+
+def files_of(folder: Path, count: int | None = None) -> dict[str, bytes]:
+    """Read the first files of a folder, by name."""
+    return {f"{folder.name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())[:count]}
+
+
+def altered(body: bytes) -> bytes:
+    """Return the same instance with other pixels: the last byte is changed."""
+    return body[:-1] + bytes([body[-1] ^ 1])

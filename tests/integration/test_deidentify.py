@@ -365,14 +365,6 @@ def test_a_whole_run_writes_nothing_that_identifies(data: Path, tmp_path: Path, 
     assert "VOXELMILL_INGEST_DEIDENTIFY_KEY: not the key" in again.err
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/mapping.db"
-    url: str = request.getfixturevalue("database")
-    return url
-
-
 async def test_the_way_back_is_kept_once_and_encrypted(database_url: str) -> None:
     """However often a copy is made: one row for each original, and none of them legible."""
     await upgrade(database_url, package=MIGRATIONS, version_table=VERSION_TABLE)

@@ -32,25 +32,9 @@ from voxelmill_shared.outcome import Done
 from voxelmill_shared.storage.local import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 COUNT = 60
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
-    url: str = request.getfixturevalue("database")
-    return url
-
-
-@pytest.fixture
-async def ingest(database_url: str, tmp_path: Path) -> AsyncIterator[Ingest]:
-    service = await Ingest(tmp_path, database_url, Clock()).open()
-    yield service
-    await service.close()
 
 
 def reference(number: int, content: str = "") -> ObjectRef:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from judge import Candidate, Frame, holds_volume, judge
+from judge import holds_volume, judge
+from judged import Candidate, Frame
 
 COUNT, ROWS, COLUMNS = 9, 40, 32
 SPACING, GAP = 1.5, 3.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from judge import Verdict
+from judged import Verdict
 from volumes_page import Row, page
 
 
