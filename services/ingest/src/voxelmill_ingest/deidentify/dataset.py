@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_has_tag, keyword_for_tag
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+from voxelmill_ingest.deidentify.conformity import BULK, conforms, effective_vr, is_number
 from voxelmill_ingest.deidentify.dates import shift_date, shift_date_time
 from voxelmill_ingest.deidentify.dummies import DUMMIES, code_item, dummy_items
 from voxelmill_ingest.deidentify.job import Patient
 from voxelmill_ingest.deidentify.names import Forbidden, raw_text
 from voxelmill_ingest.deidentify.profile import BASIC_CODE, EDITION, Action, Option, row_of, type_of
-from voxelmill_ingest.deidentify.safe_private import is_safe
+from voxelmill_ingest.deidentify.safe_private import safe_vr
 from voxelmill_ingest.deidentify.words import clean
 
 if TYPE_CHECKING:
-    from pydicom import DataElement, Dataset
-    from pydicom.dataelem import RawDataElement
+    from pydicom import Dataset
 
     from voxelmill_ingest.deidentify.keys import Secrets
     from voxelmill_ingest.deidentify.profile import Row
@@ -35,7 +36,12 @@ _FREE_TEXTS: Final = frozenset({"LT", "ST", "UT"})
 """What is cleaned though the table has no row for the attribute: whatever it is, somebody wrote it."""
 _NAMES: Final = frozenset({"AE", "PN", "UN", "UR"})
 """What is dropped where the table has no row."""
+_BULK_GROUPS: Final = frozenset({0x0028, 0x7FE0})
+"""Lookup tables, colour profile and the pixels with their offsets: the bulk data that an image is read with."""
+_CLASS_UID: Final = re.compile(r"[0-9.]{1,64}")
 _TEMPORAL: Final = frozenset({"DA", "DT", "TM"})
+_CHECKED: Final = frozenset({"AS", "DS", "IS", "TM"})
+"""What is held against the form of its Value Representation; dates and UIDs are where they are replaced."""
 _TEXTS: Final = _FREE_TEXTS | {"LO", "SH", "UC"}
 
 
@@ -59,7 +65,7 @@ class Cleaner:
         self.patient = patient = _patient(dataset, self.secrets)
         self._forbidden.collect(dataset)
         self._clean(dataset, "")
-        self._forbidden.texts |= {uid.lower() for uid in self.uids}
+        self._forbidden.take_uids(self.uids)
         self._forbidden.scrub(dataset)
         dataset.add_new(_PATIENT_NAME, "PN", patient.pseudonym)
         dataset.add_new(_PATIENT_ID, "LO", patient.pseudonym)
@@ -84,7 +90,10 @@ class Cleaner:
             if vr is None or tag.group < 0x0008 or tag.element == 0 or tag.group >> 8 == 0x60 or tag.group == 0xFFFC:
                 # Not in the dictionary, a group that no data set has, a group's length, an overlay, padding at the end.
                 del dataset[tag]
-            elif row is None:
+                continue
+            if not conforms(raw_text(dataset, tag) if vr in _CHECKED else "", vr):
+                dataset.add_new(tag, vr, None)
+            if row is None:
                 self._without_row(dataset, tag, vr)
             else:
                 attribute_type = type_of(tag, self._sop_class, sequence) if row.depends_on_type else "3"
@@ -97,12 +106,17 @@ class Cleaner:
         for tag in private:
             if tag.element >= 0x1000:
                 creator = BaseTag(tag.group << 16 | tag.element >> 8)
-                vr = dataset.get_item(tag).VR or ""
-                if Option.PRIVATE in self.options and is_safe(raw_text(dataset, creator), tag, vr):
+                if Option.PRIVATE in self.options and self._is_safe(dataset, tag, raw_text(dataset, creator)):
                     kept |= {tag, creator}
         for tag in private:
             if tag not in kept:
                 del dataset[tag]
+
+    def _is_safe(self, dataset: Dataset, tag: BaseTag, creator: str) -> bool:
+        vr, element = safe_vr(creator, tag), dataset.get_item(tag)
+        if vr is None or element.VR not in {vr, None, "UN"}:  # implicit VR says nothing of private elements
+            return False
+        return is_number(element.value, raw_text(dataset, tag), vr)
 
     def _without_row(self, dataset: Dataset, tag: BaseTag, vr: str) -> None:
         """Treat an attribute that Table E.1-1 does not name: it may stay, unless its kind says that it may identify."""
@@ -111,10 +125,15 @@ class Cleaner:
         elif vr == "UI":
             if tag not in _CLASS_UIDS:
                 self._new_uids(dataset, tag)
+            elif not all(_CLASS_UID.fullmatch(one.strip(" \0")) for one in raw_text(dataset, tag).split("\\")):
+                dataset.add_new(tag, vr, None)
         elif vr in _FREE_TEXTS:
             if not self._clean_value(dataset, tag, vr):
                 self._dummy(dataset, tag, vr)
-        elif vr in _NAMES or (vr in _TEMPORAL and not (Option.DATES in self.options and self._shift(dataset, tag, vr))):
+        elif vr in _TEMPORAL:
+            if not (Option.DATES in self.options and self._shift(dataset, tag, vr)):
+                del dataset[tag]
+        elif vr in _NAMES or (vr in BULK and tag.group not in _BULK_GROUPS):
             del dataset[tag]
 
     def _do(self, dataset: Dataset, tag: BaseTag, vr: str, action: Action, row: Row, attribute_type: str) -> None:
@@ -139,6 +158,8 @@ class Cleaner:
         if vr not in _TEXTS:
             return False
         value = dataset[tag].value
+        if isinstance(value, bytes):
+            return False  # of unknown Value Representation and too long for pydicom to take it for a text
         texts = [value] if isinstance(value, str) else [str(one) for one in value or ()]
         cleaned = [self._forbidden.without(clean(text)) for text in texts]
         if not any(cleaned):
@@ -202,14 +223,5 @@ def _patient(dataset: Dataset, secrets: Secrets) -> Patient:
 
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str | None:
-    """Return an element's Value Representation, the dictionary's where the file has none; None if neither knows it."""
-    if not dictionary_has_tag(tag):
-        return None
-    known = dictionary_VR(tag)
-    element: DataElement | RawDataElement = dataset.get_item(tag)
-    declared = element.VR
-    if not declared or declared == "UN":
-        return known.split(" or ")[0]
-    if (declared == "SQ") != (known == "SQ"):
-        return None  # a sequence that should be none, or the other way round: nobody can say what it holds
-    return str(declared)
+    """Return the Value Representation that an element is treated as; None if nobody can say what it holds."""
+    return effective_vr(tag, dataset.get_item(tag).VR) if dictionary_has_tag(tag) else None

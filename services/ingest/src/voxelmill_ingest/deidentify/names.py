@@ -10,14 +10,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag
 from pydicom.multival import MultiValue
 
+from voxelmill_ingest.deidentify.conformity import BULK, effective_vr
 from voxelmill_ingest.deidentify.dummies import REMOVED
 from voxelmill_ingest.deidentify.words import ALLOWED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pydicom import Dataset
     from pydicom.tag import BaseTag
@@ -29,13 +30,27 @@ _IDENTIFYING: Final = frozenset(
     | {0x00402017, 0x00080092, 0x00080094, 0x00400275, 0x0040A123, 0x00120010, 0x00120020, 0x00120040}
 )
 """Numbers, places and names that are no PN: Accession Number, Institution Name, Patient ID and the like."""
-_SEARCHED: Final = frozenset({"LO", "SH", "LT", "ST", "UT", "UC", "CS", "AE", "PN"})
-_ENUMERATED: Final = frozenset({0x00080008, 0x00080060, 0x00089007, 0x00280004})
-"""Image Type, Modality, Frame Type, Photometric Interpretation: without them no image can be read."""
+_SEARCHED: Final = frozenset({"LO", "SH", "LT", "ST", "UT", "UC", "AE", "PN"})
+_TERMS: Final = (
+    ALLOWED
+    | {"derived", "localizer", "mixed", "monochrome", "monochrome1", "monochrome2", "original", "palette", "primary"}
+    | {"reformatted", "rgb", "rtdose", "rtimage", "volume", "ybr"}
+)
+"""A code string is chosen from a list: HEAD is there a part of the body, whoever is called so."""
+_PIXELS: Final = 0x7FE0
 _SHORTEST: Final = 3
+_LONG: Final = 5
+"""Letters of what is looked for within words and bytes, and digits of what is looked for among numbers."""
 _NOBODY: Final = frozenset({"anonymized", "anonymised", "anonymous", "removed", "unknown", "none"})
 """What stands for a name where there is none."""
+_JOINTS: Final = ("", " ", "^", "_", "-", ".", ", ")
 _PIECE: Final = re.compile(r"[^\W_]+")
+_DATE: Final = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})")
+_WRITTEN: Final = (
+    *("{0}{1}{2}", "{0}-{1}-{2}", "{0}.{1}.{2}", "{0}/{1}/{2}", "{0}_{1}_{2}"),
+    *("{2}.{1}.{0}", "{2}/{1}/{0}", "{2}-{1}-{0}", "{1}.{2}.{0}", "{1}/{2}/{0}", "{1}-{2}-{0}"),
+)
+"""How people write year, month and day."""
 
 
 def raw_text(dataset: Dataset, tag: int) -> str:
@@ -54,22 +69,39 @@ def raw_text(dataset: Dataset, tag: int) -> str:
 
 @dataclass(slots=True)
 class Forbidden:
-    """The texts that may stand nowhere in the copy, in lower case."""
+    """The texts that may stand nowhere in the copy, in lower case: `words` as words, `texts` anywhere."""
 
     texts: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
+    _answers: dict[str, bool] = field(default_factory=dict)
 
     def collect(self, dataset: Dataset) -> None:
         """Take what the identifying attributes of an untouched data set hold, those in sequences included."""
         for tag, vr, value in _values(dataset):
             if vr == "PN":
-                self.words |= {word for word in _PIECE.findall(value.lower()) if len(word) >= _SHORTEST} - _NOBODY
-            elif vr == "DA" and len(value) == 8:
-                self.texts.add(value)
-            elif vr == "DT" and len(value) >= 8 and value[:8].isdigit():
-                self.texts.add(value[:8])
-            elif tag in _IDENTIFYING and len(value.strip()) > _SHORTEST:
-                self.texts.add(value.strip().lower())
+                self._take_name(value.lower())
+            elif vr in {"DA", "DT"}:
+                if date := _DATE.match(value):
+                    self.texts |= {form.format(*date.groups()) for form in _WRITTEN}
+            elif tag in _IDENTIFYING and len(value) > _SHORTEST:
+                self.texts.add(value.lower())
+
+    def take_uids(self, uids: Iterable[str]) -> None:
+        """Take UIDs that stand for others now."""
+        self.texts |= {uid.lower() for uid in uids if len(uid) > _LONG}
+
+    def _take_name(self, value: str) -> None:
+        """Take a name's words, and the whole of it where its words are too short or of another alphabet."""
+        self.words |= {word for word in _PIECE.findall(value) if len(word) >= _SHORTEST} - _NOBODY
+        for group in value.split("="):
+            parts = [part.strip() for part in group.split("^") if part.strip()]
+            if _NOBODY.issuperset(parts) or _TERMS.issuperset(parts):
+                continue
+            self.texts |= {part for part in parts if not part.isascii() and len(part) >= _SHORTEST}
+            if len(parts) > 1:
+                family, given = parts[:2]
+                joined = {joint.join(pair) for pair in ((family, given), (given, family)) for joint in _JOINTS}
+                self.texts |= {text for text in joined if len(text) >= _LONG}
 
     def has(self, text: str, words: set[str] | None = None) -> bool:
         """Whether a text holds any of them: a name (of `words`, if given) as a word, the others anywhere."""
@@ -86,17 +118,43 @@ class Forbidden:
         return "" if self.has(left) else left
 
     def scrub(self, dataset: Dataset) -> None:
-        """Replace every text of a cleaned data set that holds one of them."""
+        """Replace every text of a cleaned data set that holds one of them, and drop what else does."""
         for tag in list(dataset.keys()):
             vr = _vr(dataset, tag)
             if vr == "SQ":
                 for item in dataset[tag].value or ():
                     self.scrub(item)
-            elif vr in _SEARCHED and tag not in _ENUMERATED and (text := raw_text(dataset, tag)):
-                # A code string is chosen from a list: HEAD is there a part of the body, whoever is called so.
-                coded = vr == "CS"
-                if self.has(text, self.words - ALLOWED if coded else self.words):
-                    dataset.add_new(tag, vr, None if coded else REMOVED)
+            elif tag.group != _PIXELS and (text := raw_text(dataset, tag)):
+                self._scrub_value(dataset, tag, vr, text)
+
+    def _scrub_value(self, dataset: Dataset, tag: BaseTag, vr: str, text: str) -> None:
+        if vr == "CS":
+            values = text.split("\\")
+            kept = [REMOVED if self._is_coded(value) else value for value in values]
+            if kept != values:
+                dataset.add_new(tag, vr, kept if len(kept) > 1 else None)
+        elif vr in _SEARCHED:
+            if self._known(text):
+                dataset.add_new(tag, vr, REMOVED)
+        elif vr in {"DS", "IS"}:
+            if any(len(one) > _LONG and one.strip() in self.texts for one in text.split("\\")):
+                dataset.add_new(tag, vr, None)
+        elif (tag.is_private or vr in BULK) and self._in_bytes(text):
+            del dataset[tag]
+
+    def _is_coded(self, value: str) -> bool:
+        return value.strip().lower() not in _TERMS and self.has(value, self.words - _TERMS)
+
+    def _known(self, text: str) -> bool:
+        """Answer `has`, once for each of the texts that the frames of an image repeat."""
+        answer = self._answers.get(text)
+        if answer is None:
+            answer = self._answers[text] = self.has(text)
+        return answer
+
+    def _in_bytes(self, text: str) -> bool:
+        text = text.lower()
+        return any(len(one) >= _LONG and one in text for one in (*self.texts, *self.words))
 
 
 def _values(dataset: Dataset) -> Iterator[tuple[BaseTag, str, str]]:
@@ -114,6 +172,6 @@ def _values(dataset: Dataset) -> Iterator[tuple[BaseTag, str, str]]:
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
     declared = dataset.get_item(tag).VR
-    if declared and declared != "UN":
-        return str(declared)
-    return dictionary_VR(tag).split(" or ")[0] if dictionary_has_tag(tag) else ""
+    if dictionary_has_tag(tag):
+        return effective_vr(tag, declared) or str(declared or "")
+    return str(declared or "")

@@ -1,4 +1,4 @@
-"""De-identifying NIfTI: the header's free texts and all extensions go, geometry and voxels stay.
+"""De-identifying NIfTI: the header's free texts, all extensions and what follows the voxels go; the rest stays.
 
 The layout is that of `nifti1.h` and `nifti2.h`, see `voxelmill_ingest.nifti`. What a NIfTI-1 file keeps of ANALYZE's
 history (data_type, db_name) is text as well.
@@ -7,7 +7,7 @@ history (data_type, db_name) is text as well.
 from __future__ import annotations
 
 import gzip
-import shutil
+import math
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -37,11 +37,26 @@ class _Layout:
     texts: tuple[tuple[int, int], ...]
     offset_at: int
     offset_format: str
+    dimensions_at: int
+    dimensions_format: str
+    bits_at: int
 
 
-_NIFTI_1: Final = _Layout(348, ((4, 10), (14, 18), (148, 80), (228, 24), (328, 16)), 108, "f")
-"""data_type, db_name, descrip, aux_file and intent_name by offset and length."""
-_NIFTI_2: Final = _Layout(540, ((240, 80), (320, 24), (508, 16)), 168, "q")
+_NIFTI_1: Final = _Layout(
+    348,
+    ((4, 34), (140, 8), (148, 80), (228, 24), (328, 16)),
+    108,
+    "f",
+    dimensions_at=40,
+    dimensions_format="8h",
+    bits_at=72,
+)
+"""By offset and length: data_type, db_name, extents and session_error; glmax and glmin; descrip; aux_file; intent_name.
+What ANALYZE kept there no reader of NIfTI looks at."""
+_NIFTI_2: Final = _Layout(
+    540, ((240, 80), (320, 24), (508, 16), (525, 15)), 168, "q", dimensions_at=16, dimensions_format="8q", bits_at=14
+)
+"""descrip, aux_file, intent_name and unused_str."""
 
 
 def clean_nifti(source: Path, target: Path) -> str:
@@ -50,7 +65,7 @@ def clean_nifti(source: Path, target: Path) -> str:
     Raises
     ------
     NotDeidentifiableError
-        If the file is cut before its voxels begin.
+        If the file is cut before its voxels end.
     """
     with source.open("rb") as raw:
         compressed = raw.read(2) == _GZIP
@@ -82,7 +97,26 @@ def _copy(original: _Readable, copy: _Writable) -> None:
     struct.pack_into(order + layout.offset_format, header, layout.offset_at, first_voxel)
     _skip(original, max(int(offset), layout.header) - layout.header)
     copy.write(bytes(header) + bytes(4))
-    shutil.copyfileobj(original, copy, _CHUNK)
+    _pass(original, copy, _voxel_bytes(bytes(header), order, layout))
+
+
+def _voxel_bytes(header: bytes, order: str, layout: _Layout) -> int:
+    rank, *lengths = struct.unpack_from(order + layout.dimensions_format, header, layout.dimensions_at)
+    bits: int
+    (bits,) = struct.unpack_from(order + "h", header, layout.bits_at)
+    voxels: int = math.prod(lengths[:rank])
+    if not 1 <= rank <= len(lengths) or voxels < 1 or bits < 1:
+        raise NotDeidentifiableError("its header does not say how many voxels there are")
+    return -(-voxels * bits // 8)
+
+
+def _pass(original: _Readable, copy: _Writable, length: int) -> None:
+    while length > 0:
+        chunk = original.read(min(length, _CHUNK))
+        if not chunk:
+            raise NotDeidentifiableError("it ends before its voxels do")
+        copy.write(chunk)
+        length -= len(chunk)
 
 
 def _skip(file: _Readable, length: int) -> None:

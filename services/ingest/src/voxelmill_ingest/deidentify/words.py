@@ -23,18 +23,35 @@ def clean(text: str) -> str:
     """Return what of a description may stay, or an empty text.
 
     Words of `ALLOWED` and numbers of up to three digits are kept, with the punctuation between two of them that stand
-    side by side; everything else goes, what holds characters beyond ASCII included.
+    side by side; everything else goes, what holds characters beyond ASCII included. Numbers that follow one another
+    count as one: 03.02.51 is a date, and 471 108 15 the number of a patient.
     """
     kept: list[str] = []
     gap = ""
-    for piece in _PIECE.findall(text):
+    pieces = _PIECE.findall(text)
+    too_long = _long_runs(pieces)
+    for place, piece in enumerate(pieces):
         if piece[0].isalnum():
-            stays = _may_stay(piece)
+            stays = place not in too_long and _may_stay(piece)
             kept += [gap if kept else "", piece] if stays else []
             gap = "" if stays else " "
         else:
             gap = piece if piece in _JOINS and not gap else " "
     return "".join(kept)
+
+
+def _long_runs(pieces: list[str]) -> set[int]:
+    """Return the places of numbers that with their neighbours have more digits than one may have."""
+    found: set[int] = set()
+    run: list[int] = []
+    for place, piece in enumerate([*pieces, "end"]):
+        if piece[0].isdigit() and not any(character.isalpha() for character in piece):
+            run.append(place)
+        elif piece[0].isalnum():
+            if sum(character.isdigit() for one in run for character in pieces[one]) > _LONGEST_NUMBER:
+                found.update(run)
+            run = []
+    return found
 
 
 def _may_stay(piece: str) -> bool:

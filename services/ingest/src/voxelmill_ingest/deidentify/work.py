@@ -16,6 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from voxelmill_ingest.deidentify.codestreams import blank_comments
 from voxelmill_ingest.deidentify.dataset import Cleaner
 from voxelmill_ingest.deidentify.errors import NotDeidentifiableError
 from voxelmill_ingest.deidentify.job import Copy, Job
@@ -45,7 +46,8 @@ _DAMAGE: Final = (
     zlib.error,
 )
 """What pydicom, gzip and zlib raise on bytes that they cannot read or write. Their texts may quote a value."""
-_PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_PIXEL_DATA: Final = 0x7FE00010
+_PIXELS: Final = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)
 """Float, Double Float and Pixel Data."""
 _IMPLEMENTATION: Final = UID("2.25.264177226414912413389064437519863713389")
 """Our Implementation Class UID (PS3.7 D.3.3.2)."""
@@ -98,6 +100,7 @@ def _dicom(job: Job) -> Copy | Refusal:
     media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     if not any(tag in dataset for tag in _PIXELS):
         raise NotDeidentifiableError("its data set ends before its pixels")
+    _clean_pixels(dataset, transfer_syntax)
     pixels = _digest(dataset)
     cleaner = Cleaner(job.secrets, job.options)
     cleaner(dataset)
@@ -128,6 +131,26 @@ def _transfer_syntax(dataset: pydicom.FileDataset) -> UID:
     if implicit:
         return ImplicitVRLittleEndian
     return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def _clean_pixels(dataset: pydicom.Dataset, transfer_syntax: UID) -> None:
+    """Take away what lies in the pixels' element and is no pixel: comments of frames, bytes behind the last one."""
+    if _PIXEL_DATA not in dataset:
+        return
+    element = dataset[_PIXEL_DATA]
+    if transfer_syntax.is_encapsulated:
+        element.value = blank_comments(element.value)
+    elif (length := _pixel_bytes(dataset)) is not None and length < len(element.value):
+        element.value = element.value[:length] + bytes(length % 2)
+
+
+def _pixel_bytes(dataset: pydicom.Dataset) -> int | None:
+    """Return how many bytes uncompressed pixels take (PS3.5 8.1.1), or None where chrominance is subsampled."""
+    if str(dataset.get("PhotometricInterpretation", "")).strip() in {"YBR_FULL_422", "YBR_PARTIAL_422"}:
+        return None
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples: int = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * frames
+    return -(-samples * int(dataset.BitsAllocated) // 8)
 
 
 def _digest(dataset: pydicom.Dataset) -> bytes:
