@@ -1,43 +1,60 @@
 """Heavy work in a child process, bounded in memory and time, so that a bad input kills nothing (DESIGN: guarantee 6).
 
-The child is kept between calls, so imports and compiled code are paid once. A child that dies, hangs or runs out of
-memory is one failed call with a clear reason, and the next call gets a fresh one.
+The child is kept between calls, so imports, compiled code and loaded networks are paid once. A child that dies, hangs
+or runs out of memory is one failed call with a clear reason, and the next call gets a fresh one.
 
-The protocol is length-prefixed pickles over the child's own pipes, between two processes of the same program and the
-same user. The child's standard output is sent to standard error, so a library that prints cannot break it.
+The protocol is length-prefixed pickles over the child's own pipes (`child_process`), between two processes of the same
+program and the same user. The child's standard output is sent to standard error, so a library that prints cannot break
+it. Nothing here waits for the child but the call itself: whoever holds a broker's heartbeat goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import logging
 import os
 import pickle
-import resource
 import signal
-import struct
 import sys
-import threading
-import warnings
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
+from voxelmill_shared.child_process import ANSWER, REQUEST, memory_reason
 from voxelmill_shared.errors import TransientError, VoxelmillError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-_LENGTH = struct.Struct("<Q")
+    OnProgress = Callable[[Any], None] | None
+
+WATCH_SECONDS = 0.1
+"""How often the memory of a watched child is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one call may use. `memory_bytes` bounds the address space (RLIMIT_AS) of the child."""
+    """What one call may use.
+
+    Parameters
+    ----------
+    memory_bytes
+        The most memory of the child.
+    seconds
+        The longest that a call may take.
+    watched
+        How memory is bounded. False: the address space (RLIMIT_AS), so that the very allocation that is too much
+        fails. True: the memory that is in use (anonymous RSS) is looked at ten times a second, and the child is killed
+        when it is too much. For what needs address space that it never fills: CUDA maps the device's memory and more.
+    stop_seconds
+        How long a call that was cancelled may take to stop between two of its parts, before the child is killed.
+    """
 
     memory_bytes: int
     seconds: float
+    watched: bool = False
+    stop_seconds: float = 0.5
 
 
 class ChildFailedError(TransientError):
@@ -55,24 +72,33 @@ class Child:
     ----------
     target
         `package.module:function`; the function takes one picklable argument and a callable that reports progress,
-        and returns something picklable. A `VoxelmillError` that it raises (and that pickles) is raised here.
+        and returns something picklable. A `VoxelmillError` that it raises (and that pickles) is raised here. The
+        callable raises `WorkCancelledError` when the call was cancelled: the function lets it through.
     limits
         The bounds of each call.
+    environment
+        Variables of the child that are not ours, or not the same.
     """
 
-    def __init__(self, target: str, limits: Limits) -> None:
+    def __init__(self, target: str, limits: Limits, environment: Mapping[str, str] | None = None) -> None:
         self._target = target
         self._limits = limits
+        self._environment = dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
+        self._calls = 0
+        self._over = False
 
     async def start(self) -> None:
         """Start the child now, so that the first call does not wait for its imports."""
         async with self._lock:
             await self._running()
 
-    async def call(self, argument: Any, on_progress: Callable[[Any], None] | None = None) -> Any:
+    async def call(self, argument: Any, on_progress: OnProgress = None) -> Any:
         """Run the function in the child and return what it returns.
+
+        If the call is cancelled, the function is asked to stop where it next reports progress. It has
+        `Limits.stop_seconds` for that, and then the child is as warm as before; else the child is killed.
 
         Raises
         ------
@@ -83,21 +109,28 @@ class Child:
         """
         async with self._lock:
             process = await self._running()
+            self._calls += 1
+            watch = asyncio.create_task(self._watch(process)) if self._limits.watched else None
+            answer = asyncio.create_task(self._exchange(process, argument, on_progress))
             try:
-                return await asyncio.wait_for(self._exchange(process, argument, on_progress), self._limits.seconds)
-            except TimeoutError:
-                await self._kill()
-                raise ChildFailedError(
-                    "child-timeout", f"the work took longer than {self._limits.seconds:g} s and was stopped"
-                ) from None
-            except ChildFailedError:
-                await self._kill()
-                raise
-            except VoxelmillError:
-                raise  # the function's own answer: the child is sound
-            except BaseException:
-                await self._kill()  # cancelled in the middle of an exchange: the pipes are out of step
-                raise
+                return await self._answer(answer, process)
+            finally:
+                if watch is not None:
+                    watch.cancel()
+
+    async def _answer(self, answer: asyncio.Task[Any], process: asyncio.subprocess.Process) -> Any:
+        try:
+            done, _ = await asyncio.wait({answer}, timeout=self._limits.seconds)
+        except asyncio.CancelledError:
+            await self._stop(answer, process)
+            raise
+        if not _is_sound(answer):
+            await self._end(answer)
+        if not done:
+            raise ChildFailedError(
+                "child-timeout", f"the work took longer than {self._limits.seconds:g} s and was stopped"
+            )
+        return answer.result()
 
     async def close(self) -> None:
         """End the child, whatever it is doing."""
@@ -105,29 +138,29 @@ class Child:
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
+            self._over = False
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "voxelmill_shared.child",
+                "voxelmill_shared.child_process",
                 self._target,
-                str(self._limits.memory_bytes),
+                str(0 if self._limits.watched else self._limits.memory_bytes),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **self._environment},
             )
         return self._process
 
-    async def _exchange(
-        self, process: asyncio.subprocess.Process, argument: Any, on_progress: Callable[[Any], None] | None
-    ) -> Any:
+    async def _exchange(self, process: asyncio.subprocess.Process, argument: Any, on_progress: OnProgress) -> Any:
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise ChildFailedError("child-exited", "the work's process has no pipes")
         body = pickle.dumps(argument)
         try:
-            stdin.write(_LENGTH.pack(len(body)) + body)
+            stdin.write(REQUEST.pack(len(body), self._calls) + body)
             await stdin.drain()
             while True:
-                (length,) = _LENGTH.unpack(await stdout.readexactly(_LENGTH.size))
+                (length,) = ANSWER.unpack(await stdout.readexactly(ANSWER.size))
                 kind, value = pickle.loads(await stdout.readexactly(length))  # noqa: S301 - from our own child
                 if kind == "progress":
                     if on_progress is not None:
@@ -140,7 +173,34 @@ class Child:
                     raise ChildFailedError(*value)
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await process.wait()
+            if self._over:
+                raise ChildFailedError("child-out-of-memory", memory_reason(self._limits.memory_bytes)) from None
             raise ChildFailedError(*_epitaph(code)) from None
+
+    async def _stop(self, answer: asyncio.Task[Any], process: asyncio.subprocess.Process) -> None:
+        """Ask the function to stop; kill the child if it does not in time, or if we are cancelled once more."""
+        try:
+            if not answer.done() and self._limits.stop_seconds and process.stdin is not None:
+                process.stdin.write(REQUEST.pack(0, self._calls))
+                await asyncio.wait({answer}, timeout=self._limits.stop_seconds)
+        finally:
+            if not _is_sound(answer):
+                await self._end(answer)
+
+    async def _end(self, answer: asyncio.Task[Any]) -> None:
+        """Kill the child, and the exchange with it."""
+        answer.cancel()
+        await self._kill()
+        await asyncio.gather(answer, return_exceptions=True)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        while (used := anonymous_bytes(process.pid)) is not None:
+            if used > self._limits.memory_bytes:
+                self._over = True
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _kill(self) -> None:
         process, self._process = self._process, None
@@ -156,7 +216,7 @@ class Child:
 
 
 class ChildPool:
-    """Several children for one function: as many calls at a time, the others wait. A context manager.
+    """Several children for one function: as many calls at a time, the others wait in order. A context manager.
 
     Children start when they are first needed and stay; leaving the context ends them.
 
@@ -169,12 +229,29 @@ class ChildPool:
     warm
         Whether the first child starts with the pool: its imports take a second and 70 to 150 MiB, which a service that
         may have nothing to do for hours does not spend, and whoever waits for a result does not wait for.
+    environments
+        Variables of each child; the last ones hold for all that are left.
     """
 
-    def __init__(self, target: str, limits: Limits, size: int, *, warm: bool = False) -> None:
+    def __init__(
+        self,
+        target: str,
+        limits: Limits,
+        size: int,
+        *,
+        warm: bool = False,
+        environments: Sequence[Mapping[str, str]] = ({},),
+    ) -> None:
         self._warm = warm
-        self._children = [Child(target, limits) for _ in range(size)]
+        self._children = [
+            Child(target, limits, environments[min(number, len(environments) - 1)]) for number in range(size)
+        ]
         self._free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
+
+    @property
+    def size(self) -> int:
+        """How many children there are, started or not."""
+        return len(self._children)
 
     async def __aenter__(self) -> Self:
         for child in self._children:
@@ -187,13 +264,40 @@ class ChildPool:
         for child in self._children:
             await child.close()
 
-    async def call(self, argument: Any, on_progress: Callable[[Any], None] | None = None) -> Any:
-        """Call the function in a free child; see `Child.call`."""
+    @asynccontextmanager
+    async def child(self) -> AsyncIterator[Child]:
+        """Give a free child, and nobody else meanwhile; whoever asks first gets the first that is free."""
         child = await self._free.get()
         try:
-            return await child.call(argument, on_progress)
+            yield child
         finally:
             self._free.put_nowait(child)
+
+    async def call(self, argument: Any, on_progress: OnProgress = None) -> Any:
+        """Call the function in a free child; see `Child.call`."""
+        async with self.child() as child:
+            return await child.call(argument, on_progress)
+
+
+def anonymous_bytes(pid: int) -> int | None:
+    """Return how much memory of its own a process uses: what it maps of files is not its own.
+
+    None if there is no such process, or no way to tell (only Linux tells).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    sizes = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))]
+    return sum(sizes) << 10 if sizes else None
+
+
+def _is_sound(answer: asyncio.Task[Any]) -> bool:
+    """Say whether the child can take another call: it has answered, with a result or an error that is its own."""
+    if not answer.done() or answer.cancelled():
+        return False
+    error = answer.exception()
+    return error is None or (isinstance(error, VoxelmillError) and not isinstance(error, ChildFailedError))
 
 
 def _epitaph(code: int) -> tuple[str, str]:
@@ -202,57 +306,3 @@ def _epitaph(code: int) -> tuple[str, str]:
     name = signal.Signals(-code).name
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
     return "child-died", f"the work's process was killed by {name}{hint}"
-
-
-def _serve(target: str, memory_bytes: int) -> None:
-    """Answer calls until standard input ends. Runs in the child."""
-    requests: BinaryIO = os.fdopen(os.dup(0), "rb")
-    answers: BinaryIO = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # What libraries warn of may quote the data set, a patient's name included: none of it reaches a log.
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    inbox: list[bytes] = []
-    arrived = threading.Semaphore(0)
-
-    def receive() -> None:
-        # In a thread of its own: if the parent dies while we compute, we end at once and hold nothing up.
-        while True:
-            head = requests.read(_LENGTH.size)
-            if len(head) < _LENGTH.size:
-                os._exit(0)
-            body = requests.read(_LENGTH.unpack(head)[0])
-            inbox.append(body)
-            arrived.release()
-
-    def send(kind: str, value: Any) -> None:
-        body = pickle.dumps((kind, value))
-        answers.write(_LENGTH.pack(len(body)) + body)
-        answers.flush()
-
-    threading.Thread(target=receive, daemon=True, name="requests").start()
-    module, _, name = target.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    while True:
-        arrived.acquire()
-        try:
-            argument = pickle.loads(inbox.pop())  # noqa: S301 - from our own parent
-            send("result", function(argument, lambda value: send("progress", value)))
-        except VoxelmillError as error:
-            send("error", error)
-        except MemoryError:
-            send(
-                "failed",
-                ("child-out-of-memory", f"the work needs more than its {memory_bytes >> 20} MiB of memory"),
-            )
-        except Exception as error:  # noqa: BLE001 - this is the runtime's edge: whatever broke becomes a reason
-            sys.excepthook(type(error), error, error.__traceback__)
-            send("failed", ("unexpected", f"{type(error).__name__}: {error}"))
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -22,6 +23,26 @@ def _progress(value, report):
     return "reported"
 
 
+def _deaf(_, report):
+    report("begun")
+    time.sleep(60)
+
+
+def _parts(value, report):
+    """Work in many short parts, as a network does tile by tile."""
+    for number in range(value):
+        report(number)
+        time.sleep(0.01)
+    return "whole"
+
+
+def _hold(value, report):
+    held = bytearray(value)
+    held[:] = b"x" * value
+    report("held")
+    time.sleep(60)
+
+
 def _unsupported(value, _):
     raise UnsupportedSeriesError("missing-slices", value)
 
@@ -35,12 +56,17 @@ ACTIONS = {
     "pid": lambda _, __: os.getpid(),
     "print": _print,
     "progress": _progress,
+    "deaf": _deaf,
+    "parts": _parts,
+    "hold": _hold,
+    "environment": lambda value, _: os.environ.get(value),
     "exit": lambda value, _: sys.exit(value),
     "os-exit": lambda value, _: os._exit(value),
     "kill": lambda value, _: os.kill(os.getpid(), value),
     "segfault": lambda _, __: os.kill(os.getpid(), signal.SIGSEGV),
     "sleep": lambda value, _: time.sleep(value),
     "allocate": lambda value, _: len(bytearray(value)),
+    "map": lambda value, _: len(mmap.mmap(-1, value)),
     "unsupported": _unsupported,
     "not-applicable": _not_applicable,
 }

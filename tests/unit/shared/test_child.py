@@ -93,15 +93,101 @@ async def test_a_hang_is_ended():
         await child.close()
 
 
-async def test_cancelling_a_call_ends_the_child(child):
+async def begun(child, task):
+    """Start a call and return its task when it has reported for the first time."""
+    reported = asyncio.Event()
+    call = asyncio.create_task(child.call(task, lambda _: reported.set()))
+    async with asyncio.timeout(20):
+        await reported.wait()
+    return call
+
+
+async def cancelled(call):
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_cancelling_a_call_stops_it_between_two_parts_and_the_child_stays_warm(child):
+    """What was loaded is kept: the next call runs in the same process, and is not touched by the request to stop."""
+    pid = await child.call(("pid", None))
+    await cancelled(await begun(child, ("parts", 6000)))
+    assert await child.call(("pid", None)) == pid
+    assert await child.call(("parts", 3)) == "whole"
+
+
+async def test_a_call_that_was_cancelled_before_it_began_does_nothing(child):
+    """The request to stop may be quicker than the call itself."""
+    pid = await child.call(("pid", None))
+    call = asyncio.create_task(child.call(("sleep", 60)))
+    await asyncio.sleep(0)
+    await cancelled(call)
+    assert await child.call(("pid", None)) == pid
+
+
+async def test_cancelling_a_call_that_does_not_stop_ends_the_child(child):
     """A drain that runs out of patience leaves no process computing."""
     pid = await child.call(("pid", None))
-    task = asyncio.create_task(child.call(("sleep", 60)))
-    await asyncio.sleep(0)  # the call is under way
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancelled(await begun(child, ("deaf", None)))
     assert not psutil.pid_exists(pid)
+    assert await child.call(("echo", "again")) == "again"
+
+
+async def test_without_time_to_stop_the_child_is_ended_at_once():
+    """A machine that is taken away has no time for a child that may be in the middle of a part."""
+    child = Child(TARGET, Limits(memory_bytes=1 << 30, seconds=20, stop_seconds=0))
+    try:
+        pid = await child.call(("pid", None))
+        await cancelled(await begun(child, ("parts", 6000)))
+        assert not psutil.pid_exists(pid)
+    finally:
+        await child.close()
+
+
+async def test_being_cancelled_twice_is_not_patient(child):
+    """The second cancellation does not wait for the first one's time to stop."""
+    pid = await child.call(("pid", None))
+    call = await begun(child, ("deaf", None))
+    call.cancel()
+    await asyncio.sleep(0)
+    await cancelled(call)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what memory a process uses")
+async def test_a_watched_child_may_map_more_than_it_uses():
+    """Address space is not bounded, memory in use is: the child is ended, the reason says why, the next call works."""
+    child = Child(TARGET, Limits(memory_bytes=200 << 20, seconds=20, watched=True))
+    try:
+        assert await child.call(("map", 4 << 30)) == 4 << 30
+        with pytest.raises(ChildFailedError, match="more than its 200 MiB") as caught:
+            await child.call(("hold", 400 << 20))
+        assert caught.value.error_class == "child-out-of-memory"
+        assert await child.call(("echo", "again")) == "again"
+    finally:
+        await child.close()
+
+
+async def test_the_event_loop_goes_on_while_a_child_hangs(child):
+    """The heartbeat of a consumer is a task like this one: a child that is stopped in its tracks does not hold it."""
+    pid = await child.call(("pid", None))
+    call = await begun(child, ("deaf", None))
+    os.kill(pid, signal.SIGSTOP)
+    beats = 0
+    async with asyncio.timeout(10):
+        while beats < 50:
+            await asyncio.sleep(0.002)
+            beats += 1
+    await cancelled(call)
+    assert not psutil.pid_exists(pid)
+
+
+async def test_children_have_variables_of_their_own():
+    """One device each."""
+    async with ChildPool(TARGET, LIMITS, 2, environments=[{"DEVICE": "0"}, {"DEVICE": "1"}]) as pool:
+        async with pool.child() as one, pool.child() as other:
+            seen = [await child.call(("environment", "DEVICE")) for child in (one, other)]
+        assert sorted(seen) == ["0", "1"]
 
 
 async def test_a_pool_runs_as_many_calls_at_a_time_as_it_has_children():
