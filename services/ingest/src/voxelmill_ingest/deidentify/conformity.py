@@ -23,6 +23,7 @@ _PATTERNS: Final = {
     "DS": re.compile(r"[-+.0-9eE]*"),
     "IS": re.compile(r"[-+0-9]*(\.0*)?"),
     "TM": re.compile(r"[-0-9:.]*"),
+    "UI": re.compile(r"[0-9.]{0,64}"),
 }
 
 
@@ -59,6 +60,6 @@ def is_number(value: object, text: str, vr: str) -> bool:
     vr
         What Table E.3.10-1 says that it is.
     """
-    if vr in _PATTERNS:
+    if vr not in NUMBERS:
         return conforms(text, vr) and len(text) <= _MOST_BYTES
     return not isinstance(value, bytes) or (len(value) % NUMBERS[vr] == 0 and len(value) <= _MOST_BYTES)

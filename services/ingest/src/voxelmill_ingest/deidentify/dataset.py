@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ from voxelmill_ingest.deidentify.conformity import BULK, conforms, effective_vr,
 from voxelmill_ingest.deidentify.dates import shift_date, shift_date_time
 from voxelmill_ingest.deidentify.dummies import DUMMIES, code_item, dummy_items
 from voxelmill_ingest.deidentify.job import Patient
-from voxelmill_ingest.deidentify.names import Forbidden, raw_text
+from voxelmill_ingest.deidentify.names import Forbidden, decoded_text, raw_text
 from voxelmill_ingest.deidentify.profile import BASIC_CODE, EDITION, Action, Option, row_of, type_of
 from voxelmill_ingest.deidentify.safe_private import safe_vr
 from voxelmill_ingest.deidentify.words import clean
@@ -38,7 +37,6 @@ _NAMES: Final = frozenset({"AE", "PN", "UN", "UR"})
 """What is dropped where the table has no row."""
 _BULK_GROUPS: Final = frozenset({0x0028, 0x7FE0})
 """Lookup tables, colour profile and the pixels with their offsets: the bulk data that an image is read with."""
-_CLASS_UID: Final = re.compile(r"[0-9.]{1,64}")
 _TEMPORAL: Final = frozenset({"DA", "DT", "TM"})
 _CHECKED: Final = frozenset({"AS", "DS", "IS", "TM"})
 """What is held against the form of its Value Representation; dates and UIDs are where they are replaced."""
@@ -125,7 +123,7 @@ class Cleaner:
         elif vr == "UI":
             if tag not in _CLASS_UIDS:
                 self._new_uids(dataset, tag)
-            elif not all(_CLASS_UID.fullmatch(one.strip(" \0")) for one in raw_text(dataset, tag).split("\\")):
+            elif not conforms(raw_text(dataset, tag), vr):
                 dataset.add_new(tag, vr, None)
         elif vr in _FREE_TEXTS:
             if not self._clean_value(dataset, tag, vr):
@@ -143,7 +141,9 @@ class Cleaner:
             dataset.add_new(tag, vr, [] if vr == "SQ" else None)
         elif action is Action.DUMMY:
             self._dummy(dataset, tag, vr)
-        elif action is Action.UID and vr == "UI":
+        elif vr == "UI" and (
+            action is Action.UID or (action is Action.KEEP and not conforms(raw_text(dataset, tag), vr))
+        ):
             self._new_uids(dataset, tag)
         elif action is Action.CLEAN:
             if not self._clean_value(dataset, tag, vr):
@@ -212,13 +212,14 @@ class Cleaner:
 def _patient(dataset: Dataset, secrets: Secrets) -> Patient:
     """Tell whose a data set is: by Patient ID and who gave it, else by name and date of birth, else by the study."""
     tags = {"id": 0x00100020, "issuer": 0x00100021, "name": 0x00100010, "birth_date": 0x00100030}
-    fields = {name: raw_text(dataset, tag).strip(" \0") for name, tag in tags.items()}
-    if fields["id"]:
-        identity = f"id\0{fields['issuer']}\0{fields['id']}"
-    elif fields["name"]:
-        identity = f"name\0{fields['name']}\0{fields['birth_date']}"
+    raw = {name: raw_text(dataset, tag).strip(" \0") for name, tag in tags.items()}
+    if raw["id"]:
+        identity = f"id\0{raw['issuer']}\0{raw['id']}"
+    elif raw["name"]:
+        identity = f"name\0{raw['name']}\0{raw['birth_date']}"
     else:
         identity = f"study\0{raw_text(dataset, 0x0020000D).strip(' ' + chr(0))}"
+    fields = {name: decoded_text(dataset, tag).strip(" \0") for name, tag in tags.items()}
     return Patient(identity, fields, secrets.pseudonym(identity), secrets.shift_days(identity))
 
 

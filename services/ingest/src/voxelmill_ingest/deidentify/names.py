@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pydicom.datadict import dictionary_has_tag
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.multival import MultiValue
 
-from voxelmill_ingest.deidentify.conformity import BULK, effective_vr
+from voxelmill_ingest.deidentify.conformity import BULK, NUMBERS, effective_vr
 from voxelmill_ingest.deidentify.dummies import REMOVED
 from voxelmill_ingest.deidentify.words import ALLOWED
 
@@ -65,6 +66,16 @@ def raw_text(dataset: Dataset, tag: int) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1").rstrip(" \0")
     return "\\".join(str(one) for one in value) if isinstance(value, MultiValue | list) else str(value)
+
+
+def decoded_text(dataset: Dataset, tag: int) -> str:
+    """Return a value as a text in the character set that the data set names, without converting the element."""
+    raw = raw_text(dataset, tag)
+    element = dataset.get_item(tag)
+    if not isinstance(element, RawDataElement) or (raw.isascii() and "\x1b" not in raw):
+        return raw
+    value = convert_raw_data_element(element, encoding=dataset.original_character_set, ds=dataset).value
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 @dataclass(slots=True)
@@ -134,12 +145,12 @@ class Forbidden:
             if kept != values:
                 dataset.add_new(tag, vr, kept if len(kept) > 1 else None)
         elif vr in _SEARCHED:
-            if self._known(text):
+            if self._known(text) or self._known(decoded_text(dataset, tag)):
                 dataset.add_new(tag, vr, REMOVED)
         elif vr in {"DS", "IS"}:
             if any(len(one) > _LONG and one.strip() in self.texts for one in text.split("\\")):
                 dataset.add_new(tag, vr, None)
-        elif (tag.is_private or vr in BULK) and self._in_bytes(text):
+        elif (tag.is_private or vr in BULK or vr in NUMBERS) and self._in_bytes(text):
             del dataset[tag]
 
     def _is_coded(self, value: str) -> bool:
@@ -153,6 +164,8 @@ class Forbidden:
         return answer
 
     def _in_bytes(self, text: str) -> bool:
+        if len(text) < _LONG:
+            return False
         text = text.lower()
         return any(len(one) >= _LONG and one in text for one in (*self.texts, *self.words))
 
@@ -166,8 +179,9 @@ def _values(dataset: Dataset) -> Iterator[tuple[BaseTag, str, str]]:
                 for item in element.value or ():
                     yield from _values(item)
         elif vr == "PN" or tag in _IDENTIFYING or vr in {"DA", "DT"}:
-            for value in raw_text(dataset, tag).split("\\"):
-                yield tag, vr, value.strip(" \0")
+            for text in {raw_text(dataset, tag), decoded_text(dataset, tag)}:
+                for value in text.split("\\"):
+                    yield tag, vr, value.strip(" \0")
 
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
