@@ -176,8 +176,8 @@ class Reason(StrEnum):
     )
     ARCHIVE_CORRUPT = (
         *("archive-corrupt", REJECT, ""),
-        "The zip or tar cannot be read to its end.",
-        "Pack it again; what could be read of it has been taken.",
+        "The zip or tar, or a member of it, cannot be read to its end.",
+        "Pack it again. Of a damaged zip the sound members have been taken, of a damaged tar nothing.",
     )
     ARCHIVE_ENCRYPTED = ("archive-encrypted", REJECT, "", "A member needs a password.", "Pack it without one.")
     ARCHIVE_TOO_LARGE = (

@@ -6,13 +6,15 @@ keys of the work store are made from them.
 
 from __future__ import annotations
 
-import gzip
+import errno
 import lzma
+import os
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -29,19 +31,37 @@ _CHUNK = 1 << 20
 _LONGEST_NAME = 700
 """UTF-8 bytes of a member's name: with the prefix in the work store the key stays below 1,024."""
 _RATIO_COUNTS_FROM = 256 << 20
-_DAMAGE = (
+_BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     struct.error,
     EOFError,
-    gzip.BadGzipFile,
+    LookupError,
     NotImplementedError,  # a compression method that zipfile does not know
-    ValueError,
     OverflowError,
+    ValueError,
 )
-"""What zipfile, tarfile and the decompressors raise on bytes that are no sound archive."""
+"""What zipfile, tarfile and the decompressors raise on bytes that are no sound archive, beside errors of reading."""
+_NOT_THE_MACHINES = frozenset({None, errno.EINVAL})
+"""Numbers of errors of reading that are the archive's fault: gzip's and bz2's own, and a place before the beginning."""
+
+
+class _DamagedError(Exception):
+    """The bytes are no sound archive; the text says what was found."""
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise _DamagedError(shown(str(error))) from None
+    except OSError as error:
+        if error.errno not in _NOT_THE_MACHINES:
+            raise
+        raise _DamagedError(shown(str(error))) from None
 
 
 class ArchiveRefusedError(VoxelmillError):
@@ -119,20 +139,51 @@ def unpack(job: UnpackJob, progress: Callable[[Any], None]) -> Contents:  # noqa
         If it is damaged, encrypted as a whole, or larger than allowed. Nothing of it is then to be used.
     """
     try:
-        if job.format is ArchiveFormat.ZIP:
-            with zipfile.ZipFile(job.archive) as archive:
-                return _Unpacking(job, one_bad_member_is_fatal=False).run(_zip_entries(archive))
-        mode = "r:gz" if job.format is ArchiveFormat.TAR_GZIP else "r:"
-        with tarfile.open(job.archive, mode) as archive:  # type: ignore[call-overload] # mypy wants a literal mode
-            return _Unpacking(job, one_bad_member_is_fatal=True).run(_tar_entries(archive))
-    except _DAMAGE as error:
+        with _damage():
+            if job.format is ArchiveFormat.ZIP:
+                return _unpack_zip(job)
+            return _unpack_tar(job)
+    except _DamagedError as error:
         raise ArchiveRefusedError(Reason.ARCHIVE_CORRUPT, f"the {job.format} is damaged ({error})") from None
+    except MemoryError:  # members are copied in pieces: only what is said of them can take so much
+        detail = "its table of members needs more memory than unpacking may use"
+        raise ArchiveRefusedError(Reason.ARCHIVE_TOO_LARGE, detail) from None
+
+
+def _unpack_zip(job: UnpackJob) -> Contents:
+    with zipfile.ZipFile(job.archive) as archive:
+        _check_table(archive, job.archive)
+        return _Unpacking(job, one_bad_member_is_fatal=False).run(_zip_entries(archive))
+
+
+def _check_table(archive: zipfile.ZipFile, path: Path) -> None:
+    """Make sure that the table of members has as many as the archive's last record says (APPNOTE 4.3.16).
+
+    zipfile asks for the table's length alone. The count is that of the members modulo 65,536 where a packer knows no
+    zip64, and 65,535 where zip64 has its own.
+    """
+    with path.open("rb") as file:
+        file.seek(-22 - len(archive.comment), os.SEEK_END)
+        record = file.read(12)
+    (count,) = struct.unpack_from("<H", record, 10)
+    found = len(archive.infolist())
+    if record[:4] == b"PK\x05\x06" and count not in {found % 65536, 65535}:
+        raise zipfile.BadZipFile(f"its table has {found} members, and its last record says {count}")
+
+
+def _unpack_tar(job: UnpackJob) -> Contents:
+    mode = "r:gz" if job.format is ArchiveFormat.TAR_GZIP else "r:"
+    with tarfile.open(job.archive, mode) as archive:  # type: ignore[call-overload] # mypy wants a literal mode
+        unpacking = _Unpacking(job, one_bad_member_is_fatal=True)
+        contents = unpacking.run(_tar_entries(archive))
+        unpacking.read_end(archive)
+    return contents
 
 
 def _zip_entries(archive: zipfile.ZipFile) -> Iterator[_Entry]:
     for info in archive.infolist():
-        if info.is_dir():
-            continue
+        if info.filename.endswith("/") and not info.file_size:
+            continue  # a folder
         mode = info.external_attr >> 16
         yield _Entry(
             name=info.filename,
@@ -185,8 +236,9 @@ class _Unpacking:
         else:
             path = self._job.directory / f"{len(self._members):06d}"
             try:
-                self._copy(entry, path)
-            except _DAMAGE as error:
+                with _damage():
+                    self._copy(entry, path)
+            except _DamagedError as error:
                 if self._fatal:
                     raise
                 self._refuse(entry, Reason.ARCHIVE_CORRUPT, f"it is damaged ({error})")
@@ -199,11 +251,25 @@ class _Unpacking:
             raise tarfile.ReadError("a member without content")
         with source, path.open("wb") as target:
             while chunk := source.read(_CHUNK):
-                self._written += len(chunk)
-                self._check_size()
+                self._count(len(chunk))
                 target.write(chunk)
 
-    def _check_size(self) -> None:
+    def read_end(self, archive: tarfile.TarFile) -> None:
+        """Make sure that a tar ended where it says so, and not where a header cannot be read (POSIX.1-2017, pax).
+
+        tarfile takes the one for the other, and what follows would be lost without a word. A gzip stream checks its
+        checksum at its end, and only there.
+        """
+        stream: Any = archive.fileobj
+        stream.seek(archive.offset)
+        end = stream.read(tarfile.BLOCKSIZE)
+        if len(end) < tarfile.BLOCKSIZE or any(end):
+            raise tarfile.ReadError(f"a header cannot be read, or the end is missing, at byte {archive.offset}")
+        while chunk := stream.read(_CHUNK):
+            self._count(len(chunk))
+
+    def _count(self, unpacked: int) -> None:
+        self._written += unpacked
         bounds = self._job.bounds
         if self._written > bounds.total_bytes:
             raise ArchiveRefusedError(Reason.ARCHIVE_TOO_LARGE, f"it unpacks to more than {bounds.total_bytes} bytes")
@@ -213,7 +279,7 @@ class _Unpacking:
             )
 
     def _refuse(self, entry: _Entry, reason: Reason, detail: str) -> None:
-        self._refused.append(RefusedMember(_shown(entry.name), reason, detail, max(entry.size, 0)))
+        self._refused.append(RefusedMember(shown(entry.name), reason, detail, max(entry.size, 0)))
 
 
 def safe_name(name: str) -> str | None:
@@ -232,5 +298,6 @@ def safe_name(name: str) -> str | None:
     return str(PurePosixPath(*parts))
 
 
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()[:300]
+def shown(name: str) -> str:
+    """Return text out of an archive, fit to be shown and kept: what is no printable character is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:300])
