@@ -50,6 +50,12 @@ _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93))
 _HTJ2K = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
 _RLE = "1.2.840.10008.1.2.5"
 _DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+_CELLS_AS_THEY_ARE = frozenset({_RLE, _DEFLATED_FRAMES})
+"""These compress whole cells, with whatever High Bit leaves below the value; the others compress the value alone."""
+_ENDS_UNSEEN = _JPEG | _HTJ2K
+"""The decoders of these make up what is missing of a codestream that was cut off."""
+_END_MARKER = b"\xff\xd9"
+_MOST_AFTER_END = 64
 
 
 def decoding_threads() -> int:
@@ -117,6 +123,8 @@ def _decode(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored, str
             f"the codestream is {claim.rows} x {claim.columns} x {claim.components}, "
             f"the header says {image.rows} x {image.columns} x {image.samples}"
         )
+    if image.transfer_syntax in _ENDS_UNSEEN and _END_MARKER not in encoded[-_MOST_AFTER_END:]:
+        raise Unsupported.TRUNCATED_PIXELS.error(f"{image.name}: a codestream was cut off: it has no end marker")
     return _decoder(image.transfer_syntax)(image, encoded, claim)
 
 
@@ -215,7 +223,7 @@ def stored_values(image: DicomImage, cells: Stored) -> Stored:
     unsigned: Stored = cells.view(f"u{width // 8}")
     bits = image.bits_stored
     low = image.high_bit + 1 - bits
-    if low > 0 and not image.compressed:
+    if low > 0 and (not image.compressed or image.transfer_syntax in _CELLS_AS_THEY_ARE):
         unsigned = unsigned >> low
     if image.signed:
         spare = width - bits

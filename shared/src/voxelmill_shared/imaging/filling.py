@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxelmill_shared.imaging.decoding import Stored, decode_cells, stored_values
+from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import AIR_HU, CT_SCALE, low_bits
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Filling:
         if self.array.dtype == np.int16 and self._written(k, image, cells):
             return
         values = self.transforms[k].values(stored_values(image, cells), self.paddings[k])
+        if cells.dtype.kind == "f" and not np.isfinite(values).all():
+            raise Unsupported.UNSUPPORTED_VALUES.error(f"{image.name}: some of its pixels are no finite numbers")
         if self.array.dtype == np.int16 and values.dtype != np.int16:
             self.wide[k] = values
         else:

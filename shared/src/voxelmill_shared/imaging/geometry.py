@@ -27,6 +27,9 @@ SAME_POSITION_MM = 5e-3
 _SPACING_TOLERANCE = 0.05
 """How far a slice may be from its place in an even stack, as a part of the spacing. Scanners round positions: one real
 series of 7 mm spacing jitters by 0.06 mm."""
+PLACE_MM = 0.1
+"""No voxel of a volume is further than this from where the header of its own slice has it, however large pixels and
+spacing are."""
 DRIFT_TOLERANCE = 0.25
 """How far a slice may be from the straight line through the stack, sideways, in pixels."""
 _TILT_DEGREES = 0.1
@@ -276,7 +279,7 @@ def _places(
     along = (heights - heights[0]) / (heights[-1] - heights[0])
     sideways = positions - positions[0] - along[:, None] * (positions[-1] - positions[0])
     aside = np.linalg.norm(sideways, axis=1).max()
-    if aside > DRIFT_TOLERANCE * min(first.spacing):
+    if aside > min(DRIFT_TOLERANCE * min(first.spacing), PLACE_MM):
         raise Unsupported.UNEVEN_SPACING.error(f"the slices do not lie on a straight line: one is {aside:.2f} mm aside")
     if _on_rungs(heights, np.arange(len(heights))):
         return None, []
@@ -286,7 +289,7 @@ def _places(
 
 def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64]) -> bool:
     unit = (heights[-1] - heights[0]) / rungs[-1]
-    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= _SPACING_TOLERANCE * unit)
+    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= min(_SPACING_TOLERANCE * unit, PLACE_MM))
 
 
 def rungs_of(heights: NDArray[np.float64]) -> NDArray[np.int64] | None:

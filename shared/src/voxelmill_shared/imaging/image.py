@@ -7,14 +7,16 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import pydicom
 from pydicom.encaps import generate_frames, get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import MPEGTransferSyntaxes
 
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.walker import KEYWORDS
+from voxelmill_shared.imaging.walker import DOUBLES, KEYWORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,9 +120,24 @@ class DicomImage:
         if self.elements is not None and keyword in KEYWORDS:
             return self.elements.get(keyword, b"").decode("latin-1").strip("\0 ")
         try:
-            return str(self.header.get(keyword) or "")
+            value = self.header.get(keyword) or ""
+            return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
         except HEADER_ERRORS as error:
             raise Unsupported.UNREADABLE_HEADER.error(f"{self.name}: {keyword} cannot be read ({error})") from None
+
+    def number(self, frame: int, keyword: str, group: str) -> float | None:
+        """Return an element of a frame as a number: from a functional group, else from the data set.
+
+        None where it is absent, or no single number.
+        """
+        try:
+            if self.elements is not None:
+                value = self.elements.get(keyword, b"")
+                return struct.unpack("<d", value)[0] if keyword in DOUBLES else float(value.strip(b"\0 "))
+            source: Any = self.functional_group(frame, group) if self.frames > 1 else None
+            return float((self.header if source is None else source).get(keyword))
+        except HEADER_ERRORS:
+            return None
 
     @property
     def subsampled(self) -> bool:
@@ -154,11 +171,17 @@ class DicomImage:
         UnsupportedSeriesError
             If there are no bytes for one of the frames.
         """
-        value = self._read_value()
         if not self.compressed:
-            return [_cut(self, value, frame) for frame in frames]
+            return self._read_native(frames)
+        if self.transfer_syntax in MPEGTransferSyntaxes:
+            raise Unsupported.UNDECODABLE_PIXELS.error(
+                f"{self.name}: it is a video ({self.transfer_syntax.name}), of which single frames are not decoded"
+            )
+        value = self._read_value()
         if self.frames == 1 and list(frames) == [0] and (whole := _single_fragment(value)) is not None:
             return [whole]
+        if _ends_within_fragment(value):
+            raise Unsupported.TRUNCATED_PIXELS.error(f"{self.name}: the file ends within the pixel data")
         value = bytes(value)
         table = self.header.get("ExtendedOffsetTable"), self.header.get("ExtendedOffsetTableLengths")
         offsets = table if all(table) else None
@@ -176,6 +199,19 @@ class DicomImage:
         """Read the data set with its pixels, by pydicom."""
         with opened(self.source) as file:
             return pydicom.dcmread(file, force=True)
+
+    def _read_native(self, frames: Sequence[int]) -> list[bytes | memoryview]:
+        """Read the cells of some frames, and of a file no more than these: it may hold hours of ultrasound."""
+        if isinstance(self.source, bytes) or self.value_offset is None:
+            value = self._read_value()
+            return [_shifted(self, frame, value[slice(*_span(self, frame))]) for frame in frames]
+        cells: list[bytes | memoryview] = []
+        with self.source.open("rb", buffering=0) as file:
+            for frame in frames:
+                first, last = _span(self, frame)
+                file.seek(self.value_offset + first)
+                cells.append(_shifted(self, frame, file.read(last - first)))
+        return cells
 
     def _read_value(self) -> bytes | memoryview:
         if self.value_offset is None:  # the whole data set is deflated, so no place in the file can be sought
@@ -205,12 +241,27 @@ def _single_fragment(value: bytes | memoryview) -> bytes | None:
     return bytes(view[start + 8 : end]) if view[end : end + 4] == _DELIMITER else None
 
 
-def _cut(image: DicomImage, value: bytes | memoryview, frame: int) -> bytes | memoryview:
+def _ends_within_fragment(value: bytes | memoryview) -> bool:
+    """Say whether a fragment of encapsulated pixel data is longer than what is there (PS3.5 A.4)."""
+    place = 0
+    while value[place : place + 4] == _ITEM:
+        place += 8 + int.from_bytes(value[place + 4 : place + 8], "little")
+    return place > len(value)
+
+
+def _span(image: DicomImage, frame: int) -> tuple[int, int]:
+    """Return the first byte of a frame within the value and the one after its last."""
     if image.bits_allocated == 1:  # frames of single bits follow each other without gaps (PS3.5 8.1.1)
         first = frame * image.rows * image.columns
-        last = first + image.rows * image.columns
-        if first % 8:
-            bits = int.from_bytes(value[first // 8 : (last + 7) // 8], "little") >> (first % 8)
-            return (bits & ((1 << (last - first)) - 1)).to_bytes(image.frame_bytes, "little")
-        return value[first // 8 : (last + 7) // 8]
-    return value[frame * image.frame_bytes : (frame + 1) * image.frame_bytes]
+        return first // 8, (first + image.rows * image.columns + 7) // 8
+    return frame * image.frame_bytes, (frame + 1) * image.frame_bytes
+
+
+def _shifted(image: DicomImage, frame: int, cells: bytes | memoryview) -> bytes | memoryview:
+    """Return a frame of single bits from the first bit of its own on, and any other as it is."""
+    count = image.rows * image.columns
+    spare = frame * count % 8
+    if image.bits_allocated != 1 or not spare:
+        return cells
+    bits = int.from_bytes(cells, "little") >> spare
+    return (bits & ((1 << count) - 1)).to_bytes(image.frame_bytes, "little")

@@ -33,7 +33,7 @@ class Unsupported(StrEnum):
     NO_GEOMETRY = "no-geometry", "Position, orientation or pixel spacing is absent: where a voxel lies is unknown."
     BAD_GEOMETRY = "bad-geometry", "The geometry contradicts itself: directions not at right angles, spacing not > 0."
     TOO_FEW_SLICES = "too-few-slices", "There are fewer than two slices."
-    MIXED_SERIES = "mixed-series", "The files are of several series or modalities."
+    MIXED_SERIES = "mixed-series", "The files are of several patients, series, modalities or settings."
     MIXED_FRAMES_OF_REFERENCE = "mixed-frames-of-reference", "The images lie in several frames of reference."
     MIXED_ORIENTATIONS = "mixed-orientations", "The slices are not parallel: several blocks or scouts in one series."
     MIXED_SIZES = "mixed-sizes", "The images differ in rows, columns or pixel spacing."

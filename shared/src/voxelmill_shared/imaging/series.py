@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxelmill_shared.imaging.coherence import about_transforms, about_units, check_directions, check_surplus
 from voxelmill_shared.imaging.decoding import Stored, decode, decoding_threads
 from voxelmill_shared.imaging.filling import Filling
 from voxelmill_shared.imaging.frames import has_supplemental_palette, modality_transform_of
@@ -322,15 +323,20 @@ def _lay_out_group(images: Sequence[DicomImage], group: Group) -> SeriesLayout:
             f"{len(group.planes)} slices of {first.rows} x {first.columns} are more voxels than are read"
         )
     stacked = stack(group.planes, _never)
+    used = [images[n] for n in sorted({plane.image for plane in stacked.planes})]
+    check_surplus(used)
+    check_directions(stacked, first.rows, first.columns)
     if stacked.slices * first.rows * first.columns > MAX_VOXELS:
         raise Unsupported.IMPLAUSIBLE_SIZE.error(f"{stacked.slices} slices are more voxels than are read")
     modality = first.text("Modality")
     if modality == "CT":
-        warnings += _about_units([images[n] for n in sorted({plane.image for plane in stacked.planes})])
+        warnings += about_units(used)
+    transforms = tuple(modality_transform_of(images[plane.image], plane.frame) for plane in stacked.planes)
+    warnings += about_transforms(transforms)
     return SeriesLayout(
         images=tuple(images),
         stack=stacked,
-        transforms=tuple(modality_transform_of(images[plane.image], plane.frame) for plane in stacked.planes),
+        transforms=transforms,
         paddings=tuple(images[plane.image].padding if modality == "CT" else None for plane in stacked.planes),
         modality=modality,
         frame_of_reference_uid=group.frame_of_reference_uid,
@@ -369,11 +375,6 @@ def _size(layout: SeriesLayout) -> int:
 
 def _images(count: int) -> str:
     return "image" if count == 1 else "images"
-
-
-def _about_units(images: Sequence[DicomImage]) -> list[str]:
-    kinds = {(image.text("RescaleType") or "HU").upper() for image in images} - {"HU", "US"}
-    return [f"the values are {', '.join(sorted(kinds))} and not HU (Rescale Type)"] if kinds else []
 
 
 def _content(image: DicomImage, frame: int) -> tuple[ModalityTransform, bytes]:

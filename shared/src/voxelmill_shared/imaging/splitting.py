@@ -37,11 +37,22 @@ if TYPE_CHECKING:
 _LEAST_IN_BLOCK = 3
 """Two slices are even at any distance, so a block of its own spacing has at least three."""
 _STEP_TOLERANCE = 0.05
+_SETTINGS = {
+    "EchoTime": "",
+    "EffectiveEchoTime": "MREchoSequence",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "KVP": "CTXRayDetailsSequence",
+}
+"""What a scanner does not change within a volume, and the functional group that holds it (PS3.3 C.8.13, C.8.15)."""
+_SAME_SETTING = 0.05
+"""Settings that differ by no more than this part are one, as measured values of it."""
 
 Told = tuple[tuple[str, str], ...]
 """By which fields a part of a series was told from the others, and by which values of them."""
 
 FIELD_CODES = {
+    "patient": Unsupported.MIXED_SERIES,
+    "StudyInstanceUID": Unsupported.MIXED_SERIES,
     "SeriesInstanceUID": Unsupported.MIXED_SERIES,
     "Modality": Unsupported.MIXED_SERIES,
     "SOPClassUID": Unsupported.MIXED_SERIES,
@@ -54,6 +65,7 @@ FIELD_CODES = {
     "orientation": Unsupported.MIXED_ORIENTATIONS,
     "block": Unsupported.UNEVEN_SPACING,
     "repeat": Unsupported.REPEATED_POSITIONS,
+    **dict.fromkeys(_SETTINGS, Unsupported.MIXED_SERIES),
 }
 """Why a series that is divided by a field is no single volume."""
 
@@ -74,18 +86,31 @@ class Group:
 
 def by_image(images: Sequence[DicomImage], numbers: Sequence[int]) -> Iterator[tuple[Group, list[int]]]:
     """Divide images by what the whole of each says; the groups have no frames yet, only the numbers of their images."""
-    fields = ("SeriesInstanceUID", "Modality", "SOPClassUID", "ConvolutionKernel", "size", "ImageType")
+    texts = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "SOPClassUID", "ConvolutionKernel")
+    fields = ("patient", *texts, "size", "ImageType")
+    patients = _patients(images, numbers)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for n in numbers:
         image = images[n]
         localizer = "LOCALIZER" if "LOCALIZER" in image.text("ImageType").upper() else "other"
         size = f"{image.rows} x {image.columns}"
-        texts = tuple(image.text(field) for field in fields[:-2])
-        groups[(*texts, size, localizer)].append(n)
+        groups[(patients[n], *(image.text(field) for field in texts), size, localizer)].append(n)
     for key in sorted(groups):
         told = tuple(zip(fields, key, strict=True))
         for uid, members, warnings in _by_frame_of_reference(images, groups[key]):
             yield Group([], (*told, ("FrameOfReferenceUID", uid)), uid, warnings), members
+
+
+def _patients(images: Sequence[DicomImage], numbers: Sequence[int]) -> dict[int, str]:
+    """Number the patients by Patient ID, which itself is told to nobody: `1 of 2`. Without an ID it is the only one.
+
+    Of an ID only what is ASCII counts: the quick reader does not know the file's character set.
+    """
+    read = {n: images[n].text("PatientID").encode("ascii", "ignore").strip() for n in numbers}
+    known = sorted(set(read.values()) - {b""}) or [b""]
+    if len(known) > 1 and b"" in read.values():
+        known.append(b"")
+    return {n: f"{known.index(one) + 1 if one in known else 1} of {len(known)}" for n, one in read.items()}
 
 
 def _by_frame_of_reference(
@@ -118,11 +143,12 @@ def with_planes(group: Group, images: Sequence[DicomImage], members: Sequence[in
 
 
 def divide(group: Group, images: Sequence[DicomImage], same_content: SameContent) -> list[Group]:
-    """Divide a group's frames by stack, orientation, spacing, repetition and block."""
+    """Divide a group's frames by stack, orientation, spacing, repetition, setting and block."""
     groups = _by_stack(group, images)
     groups = [part for whole in groups for part in _by_orientation(whole)]
     groups = [part for whole in groups for part in _by_spacing(whole)]
     groups = [part for whole in groups for part in _by_repetition(whole, images, same_content)]
+    groups = [part for whole in groups for part in _by_setting(whole, images)]
     return [part for whole in groups for part in _by_block(whole, images)]
 
 
@@ -248,6 +274,31 @@ def _side_by_side(planes: list[FramePlane], numbers: Any) -> list[tuple[str, lis
         (f"in-plane position {n + 1}", [plane for plane, code in zip(planes, codes, strict=True) if code == n])
         for n in range(len(centres))
     ]
+
+
+def _by_setting(group: Group, images: Sequence[DicomImage]) -> list[Group]:
+    """Divide frames of different positions that were taken with different settings, two echoes between each other."""
+    for keyword, macro in _SETTINGS.items():
+        read = [images[plane.image].number(plane.frame, keyword, macro) for plane in group.planes]
+        values = sorted({value for value in read if value is not None})
+        if None in read or values[-1] - values[0] <= _SAME_SETTING * abs(values[-1]):
+            continue
+        first, starts = values[0], [values[0]]
+        for value in values:
+            if value - first > _SAME_SETTING * abs(value):
+                starts.append(value)
+            first = value
+        codes = np.searchsorted(starts, np.array(read, float), side="right")
+        parts = [
+            [plane for plane, code in zip(group.planes, codes, strict=True) if code == n + 1]
+            for n in range(len(starts))
+        ]
+        told = [
+            replace(group, planes=part).told_by(keyword, f"{start:g}")
+            for part, start in zip(parts, starts, strict=True)
+        ]
+        return [part for one in told for part in (_by_setting(one, images) if len(told) > 1 else [one])]
+    return [group]
 
 
 def _by_block(group: Group, images: Sequence[DicomImage]) -> list[Group]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-
-from voxelmill_shared.imaging.reasons import Unsupported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +18,8 @@ AIR_HU = -1024
 """What padding becomes in a CT volume where its own value lies outside the scale of tissue."""
 CT_SCALE = (-1024, 3071)
 """The scale of tissue, in HU."""
+_MOST = 1e18
+"""The largest slope or intercept: with it every stored value is still within float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,23 @@ class LookUpTable:
 
         Raises
         ------
-        UnsupportedSeriesError
-            If the table has not as many entries as its descriptor says.
+        AttributeError, ValueError
+            If it is no table, or has not as many entries as its descriptor says.
         """
         count, first, bits = (int(value) for value in item.LUTDescriptor)
-        return cls.from_data((count, first, bits), item.LUTData)
+        data = item.LUTData
+        if isinstance(data, bytes) and item.original_encoding[1] is False and len(data) >= 2 * count:
+            data = np.frombuffer(data, ">u2").astype("<u2").tobytes()  # OW: the reader leaves the order as it is
+        return cls.from_data((count, first, bits), data)
 
     @classmethod
     def from_data(cls, descriptor: tuple[int, int, int], data: Any) -> LookUpTable:
         """Read a table from its descriptor (entries, first input, bits) and its data, bytes or numbers.
 
-        The same errors as `of`.
+        Raises
+        ------
+        ValueError
+            If there are fewer entries than the descriptor says.
         """
         count, first, bits = descriptor
         count = count % 65536 or 65536  # 0 stands for 2**16 (C.11.1.1)
@@ -60,7 +66,7 @@ class LookUpTable:
             if bits <= 8 and len(entries) < count <= 2 * len(entries):  # two entries in each word (C.7.6.3.1.6)
                 entries = entries.astype("<u2").view(np.uint8)
         if len(entries) < count:
-            raise Unsupported.UNREADABLE_HEADER.error(f"a look-up table has {len(entries)} entries instead of {count}")
+            raise ValueError(f"a look-up table has {len(entries)} entries instead of {count}")
         return cls(first, bits, entries[:count].astype(np.uint16).tobytes())
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -77,6 +83,12 @@ class ModalityTransform:
     slope: float = 1.0
     intercept: float = 0.0
     table: LookUpTable | None = None
+    note: Literal["", "absent", "slope 0"] = field(default="", compare=False)
+    """What the header lacks: both elements, or a slope that is not 0, for which 1 is taken."""
+
+    def __post_init__(self) -> None:
+        if not (abs(self.slope) <= _MOST and abs(self.intercept) <= _MOST):
+            raise ValueError(f"Rescale Slope {self.slope:g} or Rescale Intercept {self.intercept:g} is no sane number")
 
     @classmethod
     def of(cls, *sources: Dataset | None) -> ModalityTransform:
@@ -89,9 +101,13 @@ class ModalityTransform:
             slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
             if slope is not None or intercept is not None:
                 scale = 1.0 if slope is None else float(slope)
-                # A slope of nought would make every voxel equal. Writers that leave it at 0 mean "no rescale".
-                return cls(scale or 1.0, 0.0 if intercept is None else float(intercept))
-        return cls()
+                return cls._declared(scale, 0.0 if intercept is None else float(intercept))
+        return cls(note="absent")
+
+    @classmethod
+    def _declared(cls, slope: float, intercept: float) -> ModalityTransform:
+        # A slope of nought would make every voxel equal. Writers that leave it at 0 mean "no rescale".
+        return cls(slope, intercept) if slope else cls(1.0, intercept, note="slope 0")
 
     @classmethod
     def plain(cls, slope: bytes | None, intercept: bytes | None) -> ModalityTransform:
@@ -102,7 +118,8 @@ class ModalityTransform:
         ValueError
             If they are no numbers.
         """
-        return _plain(slope or b"", intercept or b"")
+        scale, offset = (slope or b"").strip(b"\0 "), (intercept or b"").strip(b"\0 ")
+        return _plain(scale, offset) if scale or offset else _ABSENT
 
     @property
     def integral(self) -> bool:
@@ -134,8 +151,12 @@ class ModalityTransform:
 
 @lru_cache(maxsize=256)
 def _plain(slope: bytes, intercept: bytes) -> ModalityTransform:
-    scale, offset = slope.strip(b"\0 "), intercept.strip(b"\0 ")
-    return ModalityTransform((float(scale) if scale else 1.0) or 1.0, float(offset) if offset else 0.0)
+    return ModalityTransform._declared(  # noqa: SLF001 - of this very class
+        float(slope) if slope else 1.0, float(intercept) if intercept else 0.0
+    )
+
+
+_ABSENT = ModalityTransform(note="absent")
 
 
 def narrow(values: NDArray[Any]) -> Values:
