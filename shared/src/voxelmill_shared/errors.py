@@ -96,3 +96,11 @@ class UndecodableMessageError(VoxelmillError):
 
 class NotBuiltError(VoxelmillError):
     """The user asked for a part of Voxelmill that does not exist yet."""
+
+
+class NotEquippedError(VoxelmillError):
+    """This worker lacks what the job needs: a library, weights, a device.
+
+    Nothing is wrong with the job: another worker may do it, or this one once it is equipped. The message waits without
+    spending an attempt. The text is one line that says what is missing and how to bring it.
+    """
