@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
+import numpy as np
 import pydicom
 import pytest
 from pydicom.datadict import dictionary_has_tag
@@ -320,6 +322,29 @@ async def test_an_original_that_is_replaced_by_a_risky_one_takes_its_copy_with_i
     (event,) = await ingest.completed()
     assert event.instances == 2
     assert len(list((ingest.folder / "work" / "deidentified").iterdir())) == 2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("successor", ["nifti", "archive"])
+async def test_an_original_that_is_replaced_by_another_kind_of_object_takes_its_copy_with_it(
+    ingest: Ingest, slices: dict[str, bytes], successor: str
+) -> None:
+    """A volume has its copy under another suffix, an archive has none: the old copy must not stand for either."""
+    await ingest.upload(slices)
+    await ingest.completed()
+    before = {path.name for path in (ingest.folder / "work" / "deidentified").iterdir()}
+    buffer = io.BytesIO()
+    if successor == "nifti":
+        buffer.write(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_bytes())
+    else:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("readme.txt", "nothing")
+    await ingest.upload({next(iter(slices)): buffer.getvalue()})
+    after = {path.name for path in (ingest.folder / "work" / "deidentified").iterdir() if path.is_file()}
+    assert len(before - after) == 1
+    ingest.clock.wait(60)
+    instances = [event.instances for event in await ingest.completed() if event.modality]
+    assert instances == [2]
 
 
 async def test_another_key_is_refused_and_another_project_begins_anew(ingest: Ingest) -> None:

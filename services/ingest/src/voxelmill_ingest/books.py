@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from voxelmill_ingest.assembly import evidence_of
-from voxelmill_ingest.findings import Deidentified, Finding, Instance, Refusal, Unpacked
+from voxelmill_ingest.findings import Deidentified, Finding, Instance, Refusal, Unpacked, Withdrawn
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError
 from voxelmill_shared.events import Envelope, ObjectRef, Severity
@@ -131,7 +131,7 @@ class Books:
             evidence = evidence_of(one.upload_id) if complete and one.upload_id is not None else None
             self._touch(finding.series_instance_uid, one.upload_id, changed=changed, evidence=evidence)
         # Of a de-identified original nothing is told: its copy is what everybody else works with.
-        told = () if isinstance(finding, Deidentified) else (finding.event(one.reference, one.upload_id),)
+        told = () if isinstance(finding, Deidentified | Withdrawn) else (finding.event(one.reference, one.upload_id),)
         for event in (*told, *one.announce):
             self.envelopes.append(one.context.run(Envelope.wrap, event, self.source))
         return complete
@@ -188,6 +188,8 @@ class Books:
             status = "unpacked"
         elif isinstance(finding, Deidentified):
             status = "deidentified"
+        elif isinstance(finding, Withdrawn):
+            status = "missing"
         else:
             status = "validated"
             identity = finding.series_instance_uid, finding.sop_instance_uid

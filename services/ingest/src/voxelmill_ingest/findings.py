@@ -100,6 +100,12 @@ class Deidentified(_Finding):
     finding: Literal["deidentified"] = "deidentified"
 
 
+class Withdrawn(_Finding):
+    """A de-identified copy that is deleted, because its original has been replaced by an object of another kind."""
+
+    finding: Literal["withdrawn"] = "withdrawn"
+
+
 class ArchiveFormat(StrEnum):
     """The archives that are unpacked, told by their bytes."""
 
@@ -108,4 +114,4 @@ class ArchiveFormat(StrEnum):
     TAR_GZIP = "tar.gz"
 
 
-Finding: TypeAlias = Instance | Refusal | Unpacked | Deidentified
+Finding: TypeAlias = Instance | Refusal | Unpacked | Deidentified | Withdrawn

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voxelmill_ingest.deidentify.job import Copied
-from voxelmill_ingest.findings import ArchiveFormat, Deidentified, Instance, Refusal
+from voxelmill_ingest.findings import ArchiveFormat, Deidentified, Instance, Refusal, Withdrawn
 from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.ranges import FIRST_READ, drive
 from voxelmill_ingest.reasons import Reason
@@ -105,6 +105,7 @@ class IngestObject:
             if isinstance(copied, Copied):
                 seen = await _look(self.stores.work, copied.reference, copied.head)
                 if isinstance(seen, Instance):
+                    await self._withdraw(deidentify, original, looked_at, Withdrawn(), copied.reference)
                     # First the copy: if only that is written down, the original is announced again and nothing is lost.
                     due_now = await self._write_down(copied.reference, looked_at, seen, upload_id)
                     return await self.ledger.settle(original, looked_at, Deidentified(), None) or due_now
@@ -114,10 +115,21 @@ class IngestObject:
                 found = copied
         elif isinstance(found, Refusal):
             found = found.nameless()
-        if isinstance(found, Refusal):
-            for copy in await deidentify.withdraw(original):
-                await self.ledger.settle(copy, looked_at, found, None)
+        await self._withdraw(deidentify, original, looked_at, found if isinstance(found, Refusal) else Withdrawn())
         return await self._write_down(original, looked_at, found, upload_id, members)
+
+    async def _withdraw(
+        self,
+        deidentify: Deidentifier,
+        original: ObjectRef,
+        looked_at: datetime,
+        instead: Refusal | Withdrawn,
+        but: ObjectRef | None = None,
+    ) -> None:
+        """Take back the copies of what the object was before."""
+        for copy in await deidentify.others(original, but):
+            await self.ledger.settle(copy, looked_at, instead, None)
+            await deidentify.delete(copy)
 
     async def _write_down(
         self,

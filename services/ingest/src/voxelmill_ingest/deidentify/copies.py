@@ -98,18 +98,23 @@ class Deidentifier:
         bucket = self.stores.work.bucket
         return Copied(ObjectRef(bucket=bucket, key=place, etag=stored.etag, size=stored.size), head)
 
-    async def withdraw(self, original: ObjectRef) -> list[ObjectRef]:
-        """Delete the copies of an object of which there may be none any more; return what they were."""
-        gone = []
+    async def others(self, original: ObjectRef, copy: ObjectRef | None = None) -> list[ObjectRef]:
+        """Return the copies that an object's earlier contents had under other suffixes than `copy`, if any."""
+        found = []
         for suffix in SUFFIXES:
             place = f"{FOLDER}/{self.mapping.keys.place(original.address())}{suffix}"
+            if copy is not None and copy.key == place:
+                continue
             try:
                 stat = await self.stores.work.head(place)
             except ObjectMissingError:
                 continue
-            gone.append(ObjectRef(bucket=self.stores.work.bucket, key=place, etag=stat.etag, size=stat.size))
-            await self.stores.work.delete(place)
-        return gone
+            found.append(ObjectRef(bucket=self.stores.work.bucket, key=place, etag=stat.etag, size=stat.size))
+        return found
+
+    async def delete(self, copy: ObjectRef) -> None:
+        """Delete a copy. First the ledger must know that it is gone: who dies in between will find it here again."""
+        await self.stores.work.delete(copy.key)
 
 
 def build_deidentifier(
