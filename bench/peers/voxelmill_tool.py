@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from answers import Volumes, crashed, refused
 
-from voxelmill_shared.imaging import read_nifti, read_volumes
+from voxelmill_shared.imaging import read_nifti_volumes, read_volumes
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
     volumes = Volumes(output)
     try:
         nifti = paths[0].name.endswith((".nii", ".nii.gz"))
-        for volume in [read_nifti(paths[0])] if nifti else read_volumes(paths).volumes:
+        for volume in read_nifti_volumes(paths[0]) if nifti else read_volumes(paths).volumes:
             volumes.add(volume.voxels, volume.affine, "", "; ".join(volume.warnings))
     except UnsupportedSeriesError as error:
         return refused(f"{error.code}: {error.reason}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import nibabel as nib
+import numpy as np
 from sqlalchemy import update
 
 from integration.ingest_kit import ABDOMEN, CHEST, Ingest, altered, files_of, of
@@ -269,9 +271,10 @@ async def test_localizers_and_other_kinds_are_skipped_and_do_not_hold_the_series
 
 async def test_a_nifti_volume_is_a_series_of_one(ingest: Ingest, data: Path) -> None:
     folder = data / "nifti"
+    plane = nib.Nifti1Image(np.zeros((5, 6), np.int16), np.eye(4))
     files = {
         "volume.nii.gz": (folder / "totalseg" / "example_ct_sm.nii.gz").read_bytes(),
-        "time.nii.gz": (folder / "nibabel" / "example4d.nii.gz").read_bytes(),
+        "plane.nii": plane.to_bytes(),
     }
     published = await ingest.upload(files, "upload-1")
     assert [event.reason for event in of(ObjectRejected, published)] == ["nifti-not-a-volume"]

@@ -53,12 +53,19 @@ def test_big_endian_headers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((5, 6, 7, 2), np.int16), ((5, 6), np.int16), ((5, 6, 1), np.int16), ((5, 6, 7), np.complex64)]
+    ("shape", "dtype"), [((5, 6, 7, 1, 3), np.int16), ((5, 6), np.int16), ((5, 6, 1), np.int16), ((5, 6, 7), np.complex64)]
 )
 def test_what_is_no_volume_is_skipped(shape: tuple[int, ...], dtype: Any) -> None:
     found = judge(image(shape, dtype))
     assert isinstance(found, Refusal)
     assert found.reason is Reason.NIFTI_NOT_A_VOLUME
+
+
+def test_a_series_of_volumes_in_time_is_taken() -> None:
+    """Its first volume is worked on; what is no volume in it nobody has to sort out first."""
+    found = judge(image((5, 6, 7, 3)))
+    assert isinstance(found, Instance)
+    assert (found.columns, found.rows, found.frames) == (5, 6, 7)
 
 
 def test_a_fourth_dimension_of_one_is_a_volume_all_the_same() -> None:

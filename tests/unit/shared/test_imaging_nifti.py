@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from voxelmill_shared.imaging import (
     Volume,
     looks_like_ct,
     read_nifti,
+    read_nifti_volumes,
     write_label_map,
 )
 from voxelmill_shared.imaging.nifti import read_array
@@ -112,7 +114,9 @@ def test_a_trailing_axis_of_one_is_no_time_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "code"),
     [
-        (np.zeros((3, 3, 3, 2), np.int16), "not-one-volume"),
+        (np.zeros((3, 3, 3, 1, 2), np.int16), "not-one-volume"),
+        (np.zeros((3, 3, 3, 2, 2), np.int16), "not-one-volume"),
+        (np.full((3, 3, 3), 1e300), "unsupported-values"),
         (np.zeros((3, 3, 1), np.int16), "too-few-slices"),
         (np.zeros((3, 3), np.int16), "too-few-slices"),
         (np.zeros((3, 3, 3), np.complex64), "unsupported-values"),
@@ -121,7 +125,7 @@ def test_a_trailing_axis_of_one_is_no_time_series(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_volume_is_refused(tmp_path: Path, array: Any, code: str) -> None:
-    """Time series, single slices, complex and colour voxels, nothing finite: each with its code."""
+    """Channels, single slices, complex and colour voxels, nothing finite: each with its code."""
     path = write(tmp_path / "a.nii", array)
     with pytest.raises(UnsupportedSeriesError) as error:
         read_nifti(path)
@@ -206,9 +210,46 @@ def test_real_files_equal_nibabel(data: Path, name: str, orientation: str, ct: b
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["example4d.nii.gz", "functional.nii", "example_nifti2.nii.gz"])
-def test_real_time_series_are_refused(data: Path, name: str) -> None:
-    """Four-dimensional files, one of them NIfTI-2."""
-    assert refused(data / "nifti/nibabel" / name) == "not-one-volume"
+def test_real_time_series_are_volumes_one_after_another(data: Path, name: str) -> None:
+    """Four-dimensional files, one of them NIfTI-2: each volume is nibabel's, and the first one says what else there is."""
+    path = data / "nifti/nibabel" / name
+    loaded = nib.load(path)
+    expected = np.moveaxis(np.asarray(loaded.dataobj, np.float32), -1, 0)
+    volumes = list(read_nifti_volumes(path))
+    assert len(volumes) == len(expected) > 1
+    for volume, values in zip(volumes, expected, strict=True):
+        np.testing.assert_allclose(volume.voxels, values.T, rtol=1e-6)
+        np.testing.assert_allclose(volume.affine, RAS_TO_LPS @ loaded.affine, atol=1e-4)
+    first = read_nifti(path)
+    np.testing.assert_array_equal(first.voxels, volumes[0].voxels)
+    assert first.distinction == f"volume 1 of {len(expected)}"
+    assert "of the same size along its fourth axis" in first.warnings[-1]
+
+
+def test_vectors_are_no_series_of_volumes(tmp_path: Path) -> None:
+    """A field of displacements may have its components along the fourth axis: its intent tells (1006, nifti1.h)."""
+    path = write(tmp_path / "a.nii", np.zeros((3, 3, 3, 3), np.float32), intent_code=1006)
+    assert refused(path) == "not-one-volume"
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_a_series_whose_last_volume_is_cut_is_truncated(tmp_path: Path, suffix: str) -> None:
+    """Though the first one, which is what is read, is there."""
+    whole = write(tmp_path / "whole.nii", np.ones((8, 8, 8, 3), np.int16)).read_bytes()
+    pack = gzip.compress if suffix.endswith("gz") else bytes
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(pack(whole[:-100]))
+    assert refused(path) == "truncated-pixels"
+
+
+@pytest.mark.parametrize("intercept", [np.nan, np.inf])
+def test_a_slope_without_a_sane_intercept_is_refused(tmp_path: Path, intercept: float) -> None:
+    """The values cannot be known then."""
+    path = write(tmp_path / "a.nii", np.zeros((3, 3, 3), np.int16))
+    damaged = bytearray(path.read_bytes())
+    struct.pack_into("<2f", damaged, 112, 2.0, intercept)  # scl_slope and scl_inter
+    path.write_bytes(damaged)
+    assert refused(path) == "unreadable-header"
 
 
 @settings(max_examples=25, deadline=None)

@@ -66,7 +66,9 @@ def judge_nifti(head: bytes, reference: ObjectRef, *, compressed: bool) -> Insta
         shape = shape[:-1]
     if not fields.single_file:
         return _no_volume("its voxels are in another file")
-    if len(shape) != 3 or min(shape) < 2:
+    if (
+        len(shape) not in {3, 4} or min(shape) < 2
+    ):  # a fourth axis is time: the volumes are told apart where they are read
         return _no_volume("its dimensions are " + " x ".join(map(str, shape)))
     if fields.datatype in _OTHER_TYPES:
         return _no_volume(f"its voxels are {_OTHER_TYPES[fields.datatype]}")

@@ -171,8 +171,8 @@ class Reason(StrEnum):
     )
     NIFTI_NOT_A_VOLUME = (
         *("nifti-not-a-volume", SKIP, "nifti1.h"),
-        "Sound NIfTI, but no three-dimensional scalar volume: a time series, a plane, colours, a header alone.",
-        "Split a time series into volumes.",
+        "Sound NIfTI, but no scalar volume, nor a series of them in time: channels, a plane, colours, a header alone.",
+        "Split channels into volumes.",
     )
     ARCHIVE_CORRUPT = (
         *("archive-corrupt", REJECT, ""),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from voxelmill_shared.imaging.frames import Display, Frame, Window, WindowFunction, decode_frames, read_frames
 from voxelmill_shared.imaging.image import DicomImage
 from voxelmill_shared.imaging.labelmap import write_label_map
-from voxelmill_shared.imaging.nifti import read_nifti
+from voxelmill_shared.imaging.nifti import read_nifti, read_nifti_volumes
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import (
@@ -45,6 +45,7 @@ __all__ = [
     "open_images",
     "read_frames",
     "read_nifti",
+    "read_nifti_volumes",
     "read_series",
     "read_volumes",
     "write_label_map",

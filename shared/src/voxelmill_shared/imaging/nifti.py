@@ -7,8 +7,9 @@ taken as the column and the third as the slice there is nothing to transpose.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -23,6 +24,7 @@ from voxelmill_shared.imaging.transform import Values, narrow
 from voxelmill_shared.imaging.volume import Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,21 +40,39 @@ _GZIP = b"\x1f\x8b"
 _HEADER_BYTES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """The spatial part of xyzt_units: unknown (taken as mm), metre, mm, micrometre."""
+_VECTORS = frozenset({1005, 1006, 1007, 1010, 2003, 2004})
+"""Intent codes of voxels that are matrices, vectors or colours, one component after another (nifti1.h)."""
 
 
 @dataclass(frozen=True, eq=False)
 class NiftiArray:
-    """The array of a file as stored: `values` is (slices, rows, columns), before slope and intercept."""
+    """One volume of a file as stored: `values` is (slices, rows, columns), before slope and intercept.
+
+    `volumes` are how many the file holds along its fourth axis.
+    """
 
     values: NDArray[Any]
     affine: NDArray[np.float64]
     slope: float
     intercept: float
     warnings: tuple[str, ...]
+    volumes: int = 1
+
+
+def read_nifti_volumes(path: Path) -> Iterator[Volume]:
+    """Read the volumes of a NIfTI file: those along its fourth axis, times or echoes, or the only one.
+
+    Each is read when it is asked for, and the file from its beginning. The parameters and errors are those of
+    `read_nifti`.
+    """
+    array = read_array(path)
+    yield _volume_of(array, 0)
+    for number in range(1, array.volumes):
+        yield _volume_of(read_array(path, number), number)
 
 
 def read_nifti(path: Path) -> Volume:
-    """Read a volume of any orientation from a NIfTI file.
+    """Read a volume of any orientation from a NIfTI file, the first where there are several.
 
     Parameters
     ----------
@@ -62,14 +82,23 @@ def read_nifti(path: Path) -> Volume:
     Returns
     -------
     Volume
-        Without modality. int16 where all values are whole and fit, else float32.
+        Without modality. int16 where all values are whole and fit, else float32. A warning says what else there is.
 
     Raises
     ------
     UnsupportedSeriesError
-        If the file is broken, holds more than one volume or no scalars, or does not say how it is oriented.
+        If the file is broken, holds channels or no scalars, or does not say how it is oriented.
     """
     array = read_array(path)
+    volume = _volume_of(array, 0)
+    if array.volumes == 1:
+        return volume
+    others = f"another {array.volumes - 1} volumes" if array.volumes > 2 else "another volume"
+    line = f"the file holds {others} of the same size along its fourth axis; this is the first, and the only one read"
+    return replace(volume, warnings=(*volume.warnings, line))
+
+
+def _volume_of(array: NiftiArray, number: int) -> Volume:
     values, warnings = _scaled(array)
     return Volume(
         voxels=values,
@@ -77,6 +106,7 @@ def read_nifti(path: Path) -> Volume:
         instance_order=(0,) * len(values),
         frame_order=tuple(range(len(values))),
         warnings=(*array.warnings, *warnings),
+        distinction=f"volume {number + 1} of {array.volumes}" if array.volumes > 1 else "",
     )
 
 
@@ -90,31 +120,39 @@ def _scaled(array: NiftiArray) -> tuple[Values, list[str]]:
             lowest = values[~broken].min()
             values = np.where(broken, lowest, values)
             warnings.append(f"{int(broken.sum())} voxels were not finite and are {lowest:g} now, the lowest value")
-    if array.slope == 1 and array.intercept == 0:
-        return narrow(values), warnings
-    return narrow(values * np.float64(array.slope) + array.intercept), warnings
+    scaled = values
+    if array.slope != 1 or array.intercept != 0:
+        with np.errstate(over="ignore"):
+            scaled = values * np.float64(array.slope) + array.intercept
+    if scaled.dtype == np.float64 and max(-scaled.min(), scaled.max()) > np.finfo(np.float32).max:
+        raise Unsupported.UNSUPPORTED_VALUES.error("the values are beyond what 32-bit floats can hold")
+    return narrow(scaled), warnings
 
 
-def read_array(path: Path) -> NiftiArray:
-    """Read the stored array of a NIfTI file and its LPS affine in millimetres. The same errors as `read_nifti`."""
+def read_array(path: Path, number: int = 0) -> NiftiArray:
+    """Read a stored array of a NIfTI file, the volume `number` from 0, and its LPS affine in millimetres.
+
+    The same errors as `read_nifti`.
+    """
     name = path.name
     try:
         with _open(path) as stream:
             header = _read_header(stream, name)
-            shape, dtype = _check(header, name)
+            shape, volumes, dtype = _check(header, name)
             offset = int(header["vox_offset"])
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            data = _read_exactly(stream, offset - header.sizeof_hdr, size, name)
+            size = math.prod(shape) * dtype.itemsize
+            data = _read_exactly(stream, offset - header.sizeof_hdr, size, (number, volumes), name)
+            slope, intercept = header.get_slope_inter()
     except _BROKEN as error:
         raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no sound NIfTI file ({error})") from None
     affine, warnings = _affine(header, name)
-    slope, intercept = header.get_slope_inter()
     return NiftiArray(
         values=np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape[::-1]),
         affine=affine,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         warnings=tuple(warnings),
+        volumes=volumes,
     )
 
 
@@ -150,13 +188,16 @@ def _read_header(stream: BinaryIO, name: str) -> Any:
     return header
 
 
-def _check(header: Any, name: str) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+def _check(header: Any, name: str) -> tuple[tuple[int, int, int], int, np.dtype[Any]]:
+    """Return columns, rows and slices of a volume, how many volumes there are, and the type of their voxels."""
     shape = tuple(int(n) for n in header.get_data_shape())
     if any(n < 1 for n in shape) or len(shape) < 3:
         raise Unsupported.TOO_FEW_SLICES.error(f"{name}: it is {' x '.join(map(str, shape))}, not a volume")
-    volumes = int(np.prod(shape[3:], dtype=np.int64))
-    if volumes > 1:
-        raise Unsupported.NOT_ONE_VOLUME.error(f"{name}: it holds {volumes} volumes (a time series or channels)")
+    volumes = math.prod(shape[3:])
+    if math.prod(shape[4:]) > 1 or (volumes > 1 and int(header["intent_code"]) in _VECTORS):
+        raise Unsupported.NOT_ONE_VOLUME.error(
+            f"{name}: it is {' x '.join(map(str, shape))}: its voxels are channels or vectors and not single numbers"
+        )
     columns, rows, slices = shape[:3]
     if min(columns, rows, slices) < 2:
         raise Unsupported.TOO_FEW_SLICES.error(f"{name}: it is {columns} x {rows} x {slices}, a single slice")
@@ -165,22 +206,30 @@ def _check(header: Any, name: str) -> tuple[tuple[int, int, int], np.dtype[Any]]
     dtype: np.dtype[Any] = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise Unsupported.UNSUPPORTED_VALUES.error(f"{name}: its voxels are {dtype}, which is no plain number")
-    return (columns, rows, slices), dtype
+    return (columns, rows, slices), volumes, dtype
 
 
-def _read_exactly(stream: BinaryIO, skip: int, size: int, name: str) -> bytearray:
-    """Read `size` bytes in pieces, so that memory grows with what the file holds and not with what it claims."""
+def _read_exactly(stream: BinaryIO, skip: int, size: int, which: tuple[int, int], name: str) -> bytearray:
+    """Read the `size` bytes of a volume, by its number and of how many, and see that those of the others are there.
+
+    In pieces, so that memory grows with what the file holds and not with what it claims.
+    """
     if not 0 <= skip <= 1 << 30:
         raise Unsupported.UNREADABLE_HEADER.error(f"{name}: its data begin at an impossible place")
     stream.read(skip)
-    data = bytearray()
-    while len(data) < size:
-        piece = stream.read(min(size - len(data), 16 << 20))
+    number, volumes = which
+    data, place, end = bytearray(), 0, size * volumes
+    while place < end:
+        wanted = number * size <= place < (number + 1) * size
+        until = (number + 1) * size if wanted else (number * size if place < number * size else end)
+        piece = stream.read(min(until - place, 16 << 20))
         if not piece:
             raise Unsupported.TRUNCATED_PIXELS.error(
-                f"{name}: it should hold {size:,} bytes of voxels and holds {len(data):,}"
+                f"{name}: it should hold {end:,} bytes of voxels and holds {place:,}"
             )
-        data += piece
+        if wanted:
+            data += piece
+        place += len(piece)
     for _ in range(_MAX_TRAILING >> 20):  # at its end, and only there, a gzip stream checks its checksum
         if not stream.read(1 << 20):
             break

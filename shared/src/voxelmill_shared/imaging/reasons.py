@@ -41,7 +41,7 @@ class Unsupported(StrEnum):
     DUPLICATE_POSITIONS = "duplicate-positions", "Some positions hold several images of different content."
     MISSING_SLICES = "missing-slices", "The slices are even but for gaps: more are absent than may be filled in."
     UNEVEN_SPACING = "uneven-spacing", "The distances between the slices differ too much, or they drift sideways."
-    NOT_ONE_VOLUME = "not-one-volume", "A NIfTI file holds a time series or several channels."
+    NOT_ONE_VOLUME = "not-one-volume", "The voxels of a NIfTI file are several channels, or vectors."
     UNSUPPORTED_VALUES = "unsupported-values", "The voxels are of a type that is no scalar (colour, complex)."
 
     def error(self, reason: str) -> UnsupportedSeriesError:
