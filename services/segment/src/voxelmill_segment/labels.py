@@ -1,10 +1,8 @@
-"""The one table of segments: their numbers, names, colours and codes, and which of them an organ group asks for."""
+"""The table of the model `threshold`: its segments with their numbers, names, colours and codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from voxelmill_shared.plan import Organ
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +74,3 @@ SEGMENTS: tuple[Segment, ...] = (
     SKIN,
 )
 """Every segment of the model `threshold`, and of the phantom's own truth. A number never changes its meaning."""
-
-ORGAN_SEGMENTS: dict[Organ, tuple[Segment, ...]] = {
-    Organ.LUNGS: (LUNG_LEFT, LUNG_RIGHT),
-    Organ.BONES: (BONES,),
-    Organ.BODY: (BODY,),
-    Organ.AIRWAYS: (AIRWAYS,),
-    # A voxel has one label, so `all` holds the parts of the body and not the body that is made of them.
-    Organ.ALL: (LUNG_LEFT, LUNG_RIGHT, AIRWAYS, BONES, SOFT_TISSUE, SUBCUTANEOUS_FAT, TORSO_FAT, SKIN),
-}
-"""Which segments each organ group gives."""

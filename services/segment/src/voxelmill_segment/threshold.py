@@ -17,6 +17,7 @@ from voxelmill_segment.body import find_body
 from voxelmill_segment.bones import find_bones
 from voxelmill_segment.grid import AIR_HU, DENSEST_HU, Grid
 from voxelmill_segment.lungs import LEFT, RIGHT, find_lung_air, optimal_threshold, smooth_lung, split_lungs
+from voxelmill_segment.organs import segments_of
 from voxelmill_segment.orientation import PatientAxes
 from voxelmill_segment.refine import Anatomy, refine
 from voxelmill_segment.segmenter import LabelMap
@@ -54,14 +55,14 @@ class ThresholdSegmenter:
         Raises
         ------
         NotApplicableError
-            If the volume is no CT, or too small to hold anatomy.
+            If the volume is no CT, or too small to hold anatomy, or the method cannot find the organ.
         """
         check_applicable(volume)
+        wanted = segments_of(plan.organ)
         axes = PatientAxes.of(volume.affine)
         report("orient")
         hu = _integer_hu(axes.to_patient(volume.voxels))
         found = label_anatomy(hu, axes.spacing, plan.organ, plan.quality, report)
-        wanted = table.ORGAN_SEGMENTS[plan.organ]
         labels = np.ascontiguousarray(axes.to_volume(found))
         present = np.bincount(labels.ravel(), minlength=256)
         missing = [segment.name for segment in wanted if not present[segment.number]]
@@ -150,7 +151,7 @@ def label_anatomy(
     if organ is Organ.BODY:
         return refined.body.astype(np.uint8) * np.uint8(table.BODY.number)
     keep = np.zeros(256, np.uint8)
-    for segment in table.ORGAN_SEGMENTS[organ]:
+    for segment in segments_of(organ):
         keep[segment.number] = segment.number
     chosen: npt.NDArray[np.uint8] = keep[refined.labels]
     return chosen

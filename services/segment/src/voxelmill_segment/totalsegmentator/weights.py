@@ -132,7 +132,7 @@ class WeightsFolder:
         Parameters
         ----------
         pinned
-            `Plan.weights_digest`: digests with `+` between them (a plan may mean one network for CT and another for MR);
+            `Plan.weights_digest`: digests with `+` between them (a plan may mean one network for CT, another for MR);
             empty: any will do.
         networks
             What is about to be used.
