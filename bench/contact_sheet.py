@@ -3,8 +3,9 @@
     python bench/contact_sheet.py [--data FOLDER] [--output FILE] [--kind preview] [--only TEXT]
 
 Runs the thumbnail service's own work over every series of a folder, a series being the files of one folder with one
-Series Instance UID, and lays out one picture of each with the name of its file or folder. What cannot be drawn has its
-reason in its place. Nothing from the headers is written on the sheet but what the pixels show.
+Series Instance UID (where that is empty, one frame of reference), and lays out one picture of each with the name of
+its file or folder. What cannot be drawn has its reason in its place. Nothing from the headers is written on the sheet
+but what the pixels show.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _TEXT = 40
 _GAP = 6
 _COLUMNS = 8
 _INSTANCE = "instance-1-256"
+_TOLD_BY = ("SeriesInstanceUID", "FrameOfReferenceUID")
+"""What files of one series share. Some anonymisers empty the first."""
 
 
 def series_of(data: Path) -> dict[str, tuple[ObjectKind, list[Path]]]:
@@ -42,8 +45,8 @@ def series_of(data: Path) -> dict[str, tuple[ObjectKind, list[Path]]]:
             found[name] = ObjectKind.NIFTI, [path]
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"], force=True)
-            uid = str(header.get("SeriesInstanceUID") or path)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TOLD_BY), force=True)
+            uid = next((str(header.get(name)) for name in _TOLD_BY if header.get(name)), str(path))
         except (InvalidDicomError, OSError, ValueError, TypeError, EOFError):
             continue  # no DICOM file: a list, a licence
         found.setdefault(f"{path.parent.relative_to(data)}|{uid}", (ObjectKind.DICOM, []))[1].append(path)

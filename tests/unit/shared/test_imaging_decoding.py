@@ -344,7 +344,7 @@ def test_tables_hold_their_ends() -> None:
     table = LookUpTable.from_data((3, -1, 16), [5, 6, 7])
     assert table.apply(np.array([-9, -1, 0, 1, 9])).tolist() == [5, 5, 6, 7, 7]
     assert len(LookUpTable.from_data((0, 0, 16), bytes(131072)).entries) == 131072
-    with pytest.raises(UnsupportedSeriesError, match="2 entries instead of 3"):
+    with pytest.raises(ValueError, match="2 entries instead of 3"):
         LookUpTable.from_data((3, 0, 16), [1, 2])
 
 

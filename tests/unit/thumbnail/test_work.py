@@ -100,7 +100,7 @@ def test_a_codestream_that_fails_late_is_a_warning_too(tmp_path: Path) -> None:
     result, _ = draw([*paths, save(dataset, tmp_path / "late.dcm")], tmp_path / "out")
     assert result.measurements["drawn"] == 3
     assert result.warnings[0].startswith("instance 4: late.dcm: the pixels of frame 1 cannot be decoded")
-    assert result.warnings[1] == "no planes: not every instance can be decoded"
+    assert result.warnings[1] == "no planes: not every slice of the volume can be decoded"
 
 
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:

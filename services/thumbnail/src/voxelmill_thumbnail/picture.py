@@ -23,7 +23,13 @@ _THUMBNAIL_METHOD, _PREVIEW_METHOD = 0, 1
 """WebP's effort. Method 0 takes a third of the default's time, and at these qualities is nearer to the original than
 the default at 80, for half as many bytes again. Encoding is two thirds of the cost of a thumbnail."""
 _LONGEST_SIDE = 16_383
-"""The largest picture that WebP can hold."""
+"""The longest that WebP can hold."""
+_MOST_PIXELS = 1 << 26
+"""The largest picture that is written, 8,192 squared: four mammograms. Nobody looks at more at once, and it takes
+seconds to encode."""
+_TOO_MUCH = "encoding error 6"
+"""What Pillow says where libwebp finds no room for the modes of all blocks (VP8_ENC_ERROR_PARTITION0_OVERFLOW): they
+have 512 KiB, which is too little for 16 million pixels of noise."""
 
 
 def picture_of(frame: Frame, usual: Window | None = None) -> Image.Image:
@@ -49,14 +55,18 @@ def picture_of(frame: Frame, usual: Window | None = None) -> Image.Image:
 
 
 def square_pixels(image: Image.Image, aspect: float) -> Image.Image:
-    """Stretch a picture whose pixels are `aspect` times as high as wide, never making it smaller."""
+    """Stretch a picture whose pixels are `aspect` times as high as wide, so that they are square.
+
+    It becomes larger, never smaller, but for one that would then be above the most pixels that are written.
+    """
     if not 1e-2 < aspect < 1e2:
         return image  # no detector has such pixels; the header is wrong, and the picture is better than none
     if abs(aspect - 1) < 5e-3:
         return image
     width, height = image.size
-    size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
-    return image.resize(size, Image.Resampling.BILINEAR)
+    size = (width, height * aspect) if aspect > 1 else (width / aspect, height)
+    scale = min(1.0, (max(_MOST_PIXELS, width * height) / (size[0] * size[1])) ** 0.5)
+    return image.resize((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), Image.Resampling.BILINEAR)
 
 
 def fit(image: Image.Image, longest: int) -> Image.Image:
@@ -93,6 +103,15 @@ def write_thumbnails(image: Image.Image, folder: Path, stem: str) -> list[Path]:
 
 
 def write_picture(image: Image.Image, path: Path) -> Path:
-    """Write a preview or a plane."""
-    fit(image, _LONGEST_SIDE).save(path, "WEBP", quality=_PREVIEW_QUALITY, method=_PREVIEW_METHOD)
-    return path
+    """Write a preview or a plane, at full resolution if it has at most 8,192 squared pixels and WebP can hold it."""
+    width, height = image.size
+    image = fit(image, min(_LONGEST_SIDE, int(max(image.size) * (_MOST_PIXELS / (width * height)) ** 0.5)))
+    while True:
+        try:
+            image.save(path, "WEBP", quality=_PREVIEW_QUALITY, method=_PREVIEW_METHOD)
+        except ValueError as error:
+            if str(error) != _TOO_MUCH or max(image.size) < _LONGEST_SIDE // 16:
+                raise
+            image = fit(image, max(image.size) * 3 // 4)
+        else:
+            return path

@@ -65,6 +65,7 @@ def draw_planes(
     window: Window | LookUpTable | None,
     *,
     inverted: bool = False,
+    padding: tuple[float, float] | None = None,
     presets: Mapping[str, Window] = MappingProxyType({}),
 ) -> Planes:
     """Draw the middle planes and a coronal maximum intensity projection.
@@ -78,6 +79,8 @@ def draw_planes(
         always has its own window, from its own percentiles: it shows other tissue.
     inverted
         Whether low values are bright (MONOCHROME1).
+    padding
+        The range of values that were never measured, which no percentile counts.
     presets
         More windows to draw the axial plane in. They are never inverted.
     """
@@ -85,7 +88,7 @@ def draw_planes(
     volume = volume.to_lps()
     voxels = volume.voxels
     left, back, head = (volume.affine[:3, axis] for axis in range(3))
-    window = window or percentile_window(voxels[:: max(1, len(voxels) // 32)])
+    window = window or percentile_window(_measured(voxels[:: max(1, len(voxels) // 32)], padding))
     slices, rows, columns = (n // 2 for n in voxels.shape)
 
     def draw(plane: _Section, own: Window | LookUpTable, longest: int = _LONGEST_SIDE, *, invert: bool) -> Plane:
@@ -99,14 +102,22 @@ def draw_planes(
     unit = back / np.linalg.norm(back)
     seen = (step - unit * (step @ unit) for step in (left, -head))
     projection = _Section(voxels[::-1].max(axis=1), *seen)
+    bright = _projection_window(_measured(projection.values, padding), in_hu=is_in_hu(volume))
     return Planes(
         axial=draw(axial, window, invert=inverted),
         coronal=draw(coronal, window, invert=inverted),
         sagittal=draw(sagittal, window, invert=inverted),
-        mip=draw(projection, _projection_window(projection.values, in_hu=is_in_hu(volume)), invert=inverted),
+        mip=draw(projection, bright, invert=inverted),
         preview=draw(full, window, 1 << 20, invert=inverted),
         presets={name: draw(axial, preset, invert=False) for name, preset in presets.items()},
     )
+
+
+def _measured(values: NDArray[Any], padding: tuple[float, float] | None) -> NDArray[Any]:
+    if padding is None:
+        return values
+    measured = values[(values < padding[0]) | (values > padding[1])]
+    return measured if measured.size else values
 
 
 def _projection_window(values: NDArray[Any], *, in_hu: bool) -> Window:

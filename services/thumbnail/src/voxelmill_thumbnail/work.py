@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.decoding import decode, decoding_threads
 from voxelmill_shared.imaging.frames import Frame, Window, body_part_of, decode_frames, display_of
@@ -18,19 +20,20 @@ from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbna
 from voxelmill_thumbnail.planes import draw_planes
 from voxelmill_thumbnail.presets import CT_PRESETS, is_in_hu, presets_for
 from voxelmill_thumbnail.sheet import draw_sheet, frames_to_show, thinned
+from voxelmill_thumbnail.windowing import full_range_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from voxelmill_shared.imaging.frames import Display
     from voxelmill_shared.imaging.image import DicomImage
     from voxelmill_shared.imaging.transform import Values
     from voxelmill_shared.imaging.volume import Volume
+    from voxelmill_shared.work import Report
     from voxelmill_thumbnail.task import ThumbnailTask
 
 _MOST_OTHERS = 20
-"""How many other parts of a series are named one by one."""
+"""How many other parts of a series, and instances of which the same is true, are named one by one."""
 _PLANES = ("axial", "coronal", "sagittal", "mip", "preview")
 
 
@@ -41,10 +44,10 @@ class _Drawing:
     files: tuple[Path, ...]
     display: Display
     slices: dict[int, Values]
-    warning: str
+    warnings: tuple[str, ...]
 
 
-def make_thumbnails(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
+def make_thumbnails(task: ThumbnailTask, report: Report) -> WorkResult:
     """Draw every instance (its middle frame, and a sheet of its frames), the middle planes, a projection, a preview.
 
     A CT in HU also gets its axial plane in the windows that suit the part of the body.
@@ -68,7 +71,7 @@ def make_thumbnails(task: ThumbnailTask, report: Callable[[str], None]) -> WorkR
     return _draw_nifti(task, report) if task.kind is ObjectKind.NIFTI else _draw_dicom(task, report)
 
 
-def _draw_nifti(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
+def _draw_nifti(task: ThumbnailTask, report: Report) -> WorkResult:
     clock = StepClock(report)
     clock.begin("decode")
     volume = read_nifti(task.paths[0])
@@ -83,7 +86,7 @@ def _draw_nifti(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     )
 
 
-def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResult:
+def _draw_dicom(task: ThumbnailTask, report: Report) -> WorkResult:
     clock = StepClock(report)
     clock.begin("headers")
     images, failures = _open(task.paths)
@@ -94,20 +97,22 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
     if not drawings:
         raise next(iter(failures.values()), Unsupported.NOT_AN_IMAGE.error("there are no instances"))
     clock.begin("planes")
-    warnings = [f"instance {number + 1}: {failures[number].reason}" for number in sorted(failures)]
-    warnings += [f"instance {n + 1}: {drawings[n].warning}" for n in sorted(drawings) if drawings[n].warning]
+    warnings = _named([(number, failures[number].reason) for number in sorted(failures)])
+    warnings += _named([(number, line) for number in sorted(drawings) for line in drawings[number].warnings])
     files = [path for drawing in drawings.values() for path in drawing.files]
     number = sorted(drawings)[len(drawings) // 2]
-    if layout is not None and not failures:
+    if layout is not None and sum(len(drawing.slices) for drawing in drawings.values()) < len(layout.stack.planes):
+        layout, reason = None, "not every slice of the volume can be decoded"
+    if layout is not None:
         number = layout.stack.planes[len(layout.stack.planes) // 2].image
     middle = drawings[number]
-    if layout is not None and not failures:
+    if layout is not None:
         volume = _assemble(layout, drawings)
         files += _write_planes(volume, images[number], middle.display, task.output)
         warnings += [*volume.warnings, *others]
     else:
         files.append(_write_preview(images[number], task.output))
-        warnings.append(f"no planes: {reason or 'not every instance can be decoded'}")
+        warnings.append(f"no planes: {reason}")
     clock.end()
     return WorkResult(
         files=_outputs(files),
@@ -115,11 +120,24 @@ def _draw_dicom(task: ThumbnailTask, report: Callable[[str], None]) -> WorkResul
         measurements={
             "instances": len(task.paths),
             "drawn": len(drawings),
-            "planes": layout is not None and not failures,
+            "planes": layout is not None,
             "window": _describe(middle),
         },
         warnings=tuple(warnings),
     )
+
+
+def _named(lines: list[tuple[int, str]]) -> list[str]:
+    """Name the instances that each line is about, one warning for all of which the same is true."""
+    numbers: dict[str, list[int]] = {}
+    for number, line in lines:
+        numbers.setdefault(line, []).append(number + 1)
+    named = []
+    for line, alike in numbers.items():
+        which = ", ".join(map(str, alike[:_MOST_OTHERS]))
+        more = f" and {len(alike) - _MOST_OTHERS} more" if len(alike) > _MOST_OTHERS else ""
+        named.append(f"instance{'s' if len(alike) > 1 else ''} {which}{more}: {line}")
+    return named
 
 
 def _open(paths: tuple[Path, ...]) -> tuple[dict[int, DicomImage], dict[int, UnsupportedSeriesError]]:
@@ -181,23 +199,31 @@ def _draw_instance(image: DicomImage, number: int, layout: SeriesLayout | None, 
     files = write_thumbnails(picture_of(shown), output, f"instance-{number + 1}")
     thin = {middle: thinned(shown)}
     values: dict[int, Values] = {}
-    if layout is not None:
-        others = [frame for frame in slices if frame != middle]
-        wanted = set(frames_to_show(image.frames))
-        for frame, encoded in zip(others, image.encoded(others) if others else (), strict=True):
-            stored, photometric = decode(image, frame, encoded)
-            values[slices[frame]] = layout.frame_values(slices[frame], stored)
-            if frame in wanted:
-                thin[frame] = thinned(Frame(stored, display_of(image, frame, photometric)))
-        if middle in slices:
-            values[slices[middle]] = layout.frame_values(slices[middle], shown.stored)
-    warning = ""
-    if image.frames > 1:
-        try:
+    warnings = [shown.display.doubt] if shown.display.doubt else []
+    if layout is not None and middle in slices:
+        values[slices[middle]] = layout.frame_values(slices[middle], shown.stored)
+    try:
+        if layout is not None:
+            values |= _read_slices(image, {frame: k for frame, k in slices.items() if frame != middle}, layout, thin)
+        if image.frames > 1:
             files.append(_write_frames(image, thin, output / f"instance-{number + 1}-frames.webp"))
-        except UnsupportedSeriesError as error:
-            warning = f"no sheet of frames: {error.reason}"
-    return _Drawing(tuple(files), shown.display, values, warning)
+    except UnsupportedSeriesError as error:
+        warnings.append(f"no sheet of frames: {error.reason}")
+    return _Drawing(tuple(files), shown.display, values, tuple(warnings))
+
+
+def _read_slices(
+    image: DicomImage, slices: dict[int, int], layout: SeriesLayout, thin: dict[int, Frame]
+) -> dict[int, Values]:
+    """Decode the slices of a volume that are frames of one image, and thin those that its sheet shows."""
+    values: dict[int, Values] = {}
+    wanted = set(frames_to_show(image.frames))
+    for frame, encoded in zip(slices, image.encoded(list(slices)) if slices else (), strict=True):
+        stored, photometric = decode(image, frame, encoded)
+        values[slices[frame]] = layout.frame_values(slices[frame], stored)
+        if frame in wanted:
+            thin[frame] = thinned(Frame(stored, display_of(image, frame, photometric)))
+    return values
 
 
 def _write_frames(image: DicomImage, thin: dict[int, Frame], path: Path) -> Path:
@@ -232,8 +258,9 @@ def _write_planes(volume: Volume, image: DicomImage | None, display: Display | N
     part = body_part_of(image) if image is not None else ""
     planes = draw_planes(
         volume,
-        display.voi if display is not None else None,
+        (display.voi or full_range_of(display)) if display is not None else None,
         inverted=display is not None and display.inverted,
+        padding=_padded(display) if display is not None else None,
         presets={name: CT_PRESETS[name] for name in presets_for(part)} if is_in_hu(volume) else {},
     )
     pictures = {name: getattr(planes, name) for name in _PLANES}
@@ -247,6 +274,14 @@ def _write_planes(volume: Volume, image: DicomImage | None, display: Display | N
     return files
 
 
+def _padded(display: Display) -> tuple[float, float] | None:
+    """Return from where to where the values lie that are padding in the modality's units."""
+    if display.padding is None:
+        return None
+    ends = display.modality.apply(np.array([display.padding.low, display.padding.high]))
+    return float(ends.min()), float(ends.max())
+
+
 def _outputs(files: list[Path]) -> tuple[OutputFile, ...]:
     return tuple(OutputFile(f"thumbnails/{path.name}", path, "image/webp") for path in files)
 
@@ -257,4 +292,6 @@ def _describe(drawing: _Drawing) -> dict[str, Any]:
         return {"source": "window", "centre": voi.centre, "width": voi.width, "function": str(voi.function)}
     if not drawing.display.photometric.startswith("MONOCHROME"):
         return {"source": "colour"}
-    return {"source": "percentiles" if voi is None else "VOI LUT"}
+    if voi is None:
+        return {"source": "percentiles" if full_range_of(drawing.display) is None else "full range"}
+    return {"source": "VOI LUT"}

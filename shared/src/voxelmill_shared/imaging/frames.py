@@ -63,6 +63,10 @@ class Display:
         Whether low values are bright.
     logarithmic
         Whether the values are a detector's linear ones, of which eyes want the logarithm.
+    air
+        The padding of a CT, which `Padding.air` makes air of as in a volume.
+    doubt
+        What of the frame's own windows and tables makes no sense and was passed over; empty where all does.
     """
 
     photometric: str
@@ -75,6 +79,8 @@ class Display:
     aspect: float
     inverted: bool = False
     logarithmic: bool = False
+    air: Padding | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,17 +149,20 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
         photometric = "RGB"  # left in a header by whoever undid JPEG 2000's transform: nothing else has these
     try:
         raw = str(image.header.get("PresentationIntentType") or "").upper() == "FOR PROCESSING"
+        voi, doubt = (None, "") if raw else _voi(image, frame, modality)
         return Display(
             photometric=photometric,
             bits_stored=image.bits_stored,
             signed=image.signed,
             modality=modality,
-            voi=None if raw else _voi(image, frame, modality),
+            voi=voi,
             padding=image.padding,
             palette=_palette(image, photometric),
             aspect=_aspect(image, frame),
             inverted=_inverted(image.header, photometric, raw=raw),
             logarithmic=raw and image.header.get("PixelIntensityRelationship") == "LIN",
+            air=image.padding if image.text("Modality") == "CT" else None,
+            doubt=doubt,
         )
     except HEADER_ERRORS as error:
         raise _senseless(image, "description of how to show it", error) from None
@@ -175,17 +184,29 @@ def _inverted(header: Dataset, photometric: str, *, raw: bool) -> bool:
     return photometric == "MONOCHROME1" or (photometric == "MONOCHROME2" and shape == "INVERSE")
 
 
-def _voi(image: DicomImage, frame: int, modality: ModalityTransform) -> LookUpTable | Window | None:
-    for source in (image.functional_group(frame, "FrameVOILUTSequence"), image.header):
-        if source is None:
-            continue
-        if source.get("VOILUTSequence"):
-            table = LookUpTable.of(source.VOILUTSequence[0])
-            return replace(table, first=in_sign(table.first, signed=_goes_below_zero(image, modality)))
-        window = _first_window(source)
-        if window is not None:
-            return window
-    return None
+def _voi(image: DicomImage, frame: int, modality: ModalityTransform) -> tuple[LookUpTable | Window | None, str]:
+    """Return the first VOI table or window that makes sense, and what is wrong with the first that does not."""
+
+    def table(source: Dataset) -> LookUpTable | None:
+        if not source.get("VOILUTSequence"):
+            return None
+        found = LookUpTable.of(source.VOILUTSequence[0])
+        return replace(found, first=in_sign(found.first, signed=_goes_below_zero(image, modality)))
+
+    def window(source: Dataset) -> Window | None:
+        return _first_window(source, whole=image.keyword == "PixelData" and modality.integral)
+
+    doubt = ""
+    for source in filter(None, (image.functional_group(frame, "FrameVOILUTSequence"), image.header)):
+        for name, read in (("VOI LUT", table), ("window", window)):
+            try:
+                voi = read(source)
+            except HEADER_ERRORS as error:
+                doubt = doubt or f"its {name} makes no sense ({error})"
+                continue
+            if voi is not None:
+                return voi, doubt
+    return None, doubt
 
 
 def _goes_below_zero(image: DicomImage, modality: ModalityTransform) -> bool:
@@ -197,13 +218,18 @@ def _goes_below_zero(image: DicomImage, modality: ModalityTransform) -> bool:
     return min(low * modality.slope, high * modality.slope) + modality.intercept < 0
 
 
-def _first_window(source: Dataset) -> Window | None:
+def _first_window(source: Dataset, *, whole: bool) -> Window | None:
+    """Return the first window that can be used; `whole` says whether the values are whole numbers."""
     named = str(source.get("VOILUTFunction") or "LINEAR").strip().upper()
     function = WindowFunction(named) if named in set(WindowFunction) else WindowFunction.LINEAR
     for centre, width in zip(_numbers(source.get("WindowCenter")), _numbers(source.get("WindowWidth")), strict=False):
-        # LINEAR needs a width of at least 1, the others more than 0 (C.11.2.1.2); scanners write 0 for "none".
-        if isfinite(centre) and isfinite(width) and (width >= 1 or (width > 0 and function != WindowFunction.LINEAR)):
+        if not (isfinite(centre) and isfinite(width) and width > 0):
+            continue  # scanners write 0 for "none"
+        if width >= 1 or function != WindowFunction.LINEAR:
             return Window(centre, width, function)
+        # LINEAR needs a width of at least 1 (C.11.2.1.2.1). Writers of values with a fraction mean LINEAR_EXACT.
+        if not whole:
+            return Window(centre, width, WindowFunction.LINEAR_EXACT)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,17 +50,15 @@ def read_palette(header: Dataset, *, signed: bool, little_endian: bool, suppleme
 
     Raises
     ------
-    KeyError, ValueError
+    IndexError, TypeError, ValueError
         If there is no palette, or it makes no sense.
-    UnsupportedSeriesError
-        If a table has too few entries.
     """
     tables = []
     for colour in _COLOURS:
-        count, first, bits = (int(value) for value in header[f"{colour}PaletteColorLookupTableDescriptor"].value)
+        count, first, bits = (int(value) for value in _value(header, f"{colour}PaletteColorLookupTableDescriptor"))
         name = f"{colour}PaletteColorLookupTableData"
         whole = name in header
-        data = header[name if whole else f"Segmented{name}"].value
+        data = _value(header, name if whole else f"Segmented{name}")
         if isinstance(data, bytes) and bits > 8 and not little_endian:  # OW: the reader leaves the order as it is
             data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
         if not whole:
@@ -69,6 +67,13 @@ def read_palette(header: Dataset, *, signed: bool, little_endian: bool, suppleme
         tables.append(replace(table, first=in_sign(table.first, signed=signed)))
     red, green, blue = tables
     return Palette(red, green, blue, supplemental)
+
+
+def _value(header: Dataset, name: str) -> Any:
+    value = header.get(name)
+    if value is None:
+        raise ValueError(f"there is no {name}")
+    return value
 
 
 def in_sign(first: int, *, signed: bool) -> int:
