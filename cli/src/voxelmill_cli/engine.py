@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from voxelmill_shared.service import Service
-    from voxelmill_shared.worker import Settled, Started
+    from voxelmill_shared.worker import Progressed, Settled, Started
 
 SettingsT = TypeVar("SettingsT", bound=SharedSettings)
 
@@ -181,7 +181,7 @@ def check_addresses(settings: SharedSettings) -> None:
 async def open_engine(
     settings: Mapping[str, Any],
     *,
-    observers: Sequence[Callable[[Started | Settled], None]] = (),
+    observers: Sequence[Callable[[Started | Progressed | Settled], None]] = (),
     patient: bool = True,
 ) -> AsyncIterator[Engine]:
     """Start every service, and drain them at the end.
@@ -191,7 +191,7 @@ async def open_engine(
     settings
         Field values that go over those of the environment, for every service's settings.
     observers
-        Told of every message that is taken and settled.
+        Told of every message that is taken and settled, and how far the work on it is.
     patient
         Whether messages wait for a stopped dependency as long as it takes (see `Worker`), and the end for work in
         hand. If not, someone waits for the answer.
@@ -208,7 +208,7 @@ async def open_engine(
     stop = asyncio.Event()
     unseen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def observe(what: Started | Settled) -> None:
+    def observe(what: Started | Progressed | Settled) -> None:
         for observer in observers:
             try:
                 observer(what)
@@ -229,6 +229,7 @@ async def open_engine(
                     grace=timedelta(seconds=grace),
                     observers=[observe],
                     patient=patient,
+                    progress_seconds=own.progress_seconds,
                 )
             )
         tasks = [asyncio.create_task(worker.run(stop)) for worker in workers]

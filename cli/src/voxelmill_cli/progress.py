@@ -11,6 +11,7 @@ from rich.text import Text
 
 from voxelmill_cli.console import say
 from voxelmill_shared.events import (
+    JobProgressed,
     ObjectRejected,
     ObjectUploaded,
     ObjectValidated,
@@ -23,7 +24,7 @@ from voxelmill_shared.events import (
     StageSkipped,
 )
 from voxelmill_shared.storage.keys import printable
-from voxelmill_shared.worker import Settled, Started
+from voxelmill_shared.worker import Progressed, Settled, Started
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,13 +41,18 @@ _SIGNS = {
 }
 
 
+STEP_SECONDS = 10.0
+"""How often plain lines say what a stage is doing: what takes less time than this says nothing but its end."""
+
+
 @dataclass(slots=True)
 class SeriesState:
-    """Where one series is."""
+    """Where one series is. `steps` says what a running stage does, `predict 40 %`."""
 
     label: str
     stages: dict[Stage, str] = field(default_factory=lambda: dict.fromkeys(SHOWN, "waiting"))
     seconds: dict[Stage, float] = field(default_factory=dict)
+    steps: dict[Stage, str] = field(default_factory=dict)
     indexed: bool = False
 
 
@@ -85,8 +91,11 @@ class Tracker:
         self._announced = objects
         self._display.objects(self._looked_at, self._announced)
 
-    def __call__(self, what: Started | Settled) -> None:
+    def __call__(self, what: Started | Progressed | Settled) -> None:
         """Be told by a worker."""
+        if isinstance(what, Progressed):
+            self._progressed(what.event)
+            return
         self.activity += 1
         if isinstance(what, Started):
             self._started(what)
@@ -111,6 +120,13 @@ class Tracker:
         if what.service in SHOWN and isinstance(event, SeriesEvent):
             state = self._state(event)
             state.stages[Stage(what.service)] = "running"
+            self._display.series(event.series_instance_uid, state)
+
+    def _progressed(self, event: JobProgressed) -> None:
+        if event.stage in SHOWN:
+            state = self._state(event)
+            counted = "" if event.percent is None else f" {event.percent} %"
+            state.steps[event.stage] = printable(event.step + counted)
             self._display.series(event.series_instance_uid, state)
 
     def _settled(self, what: Settled) -> None:
@@ -177,7 +193,8 @@ class _Stages(ProgressColumn):
         for stage, word in state.stages.items():
             sign, style = _SIGNS[word]
             seconds = f" {state.seconds[stage]:.1f} s" if stage in state.seconds and word == "done" else ""
-            text.append(f"{stage} {sign}{seconds}  ", style=style)
+            step = f" {state.steps[stage]}" if stage in state.steps and word == "running" else ""
+            text.append(f"{stage} {sign}{seconds}{step}  ", style=style)
         return text
 
 
@@ -232,6 +249,7 @@ class Lines:
         self._console = console
         self._shown: dict[str, str] = {}
         self._next_count = 0.0
+        self._next_step: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -247,7 +265,7 @@ class Lines:
             self.line(f"objects: {settled}/{total} looked at" if total else f"objects: {settled} looked at")
 
     def series(self, uid: str, state: SeriesState) -> None:
-        """Print a series' stages when one of them has come to its end."""
+        """Print a series' stages when one of them has come to its end; between, what it does, but seldom."""
         ended = {stage: word for stage, word in state.stages.items() if word in {"done", "skipped", "failed"}}
         text = ", ".join(
             f"{stage} {word}"
@@ -259,6 +277,15 @@ class Lines:
         if text and self._shown.get(uid) != text:
             self._shown[uid] = text
             self.line(f"{state.label}: {text}")
+        elif now_at := ", ".join(
+            f"{stage}: {state.steps[stage]}"
+            for stage, word in state.stages.items()
+            if word == "running" and stage in state.steps
+        ):
+            now = time.monotonic()
+            if now >= self._next_step.setdefault(uid, now + STEP_SECONDS):
+                self._next_step[uid] = now + STEP_SECONDS
+                self.line(f"{state.label}: {now_at}")
 
     def line(self, text: str) -> None:
         """Print a line."""

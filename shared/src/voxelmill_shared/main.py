@@ -90,6 +90,7 @@ async def run_service(
             parts.transport,
             ladder=settings.waits(),
             grace=timedelta(seconds=settings.grace_seconds),
+            progress_seconds=settings.progress_seconds,
         )
 
         async def consuming() -> None:

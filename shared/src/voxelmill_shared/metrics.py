@@ -26,6 +26,12 @@ HANDLE_SECONDS = Histogram(
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120, 300, 900, 3600),
     registry=REGISTRY,
 )
+PROGRESS_LOST = Counter(
+    "voxelmill_progress_events_lost",
+    "Events about progress that the broker did not take; nothing waits for them.",
+    ("stage",),
+    registry=REGISTRY,
+)
 NOTIFICATIONS = Counter(
     "voxelmill_notifications",
     "What bucket notifications told of, by outcome: announced, outside (of the inbox), ignored, undecodable.",

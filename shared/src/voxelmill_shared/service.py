@@ -10,6 +10,7 @@ from voxelmill_shared.outcome import Outcome
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+    from datetime import timedelta
 
     from aiohttp import web
 
@@ -36,7 +37,8 @@ class Service:
     `background` functions run until cancelled (outbox relay, the timers of series). `resources` are entered before
     the first message is taken and left after the last one is settled (children, migrations). `checks` are what
     `/readyz` asks, by name; each raises with a reason. `routes` are served beside those of every service where the
-    service is a process of its own.
+    service is a process of its own. `grace` is the longest that a drain waits for work in hand, where the service has
+    less time than its settings give it: none at all on a machine that is about to be taken away.
     """
 
     name: str
@@ -46,3 +48,4 @@ class Service:
     resources: tuple[AbstractAsyncContextManager[Any], ...] = ()
     checks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
     routes: tuple[web.RouteDef, ...] = ()
+    grace: timedelta | None = None

@@ -60,6 +60,7 @@ class SharedSettings(BaseSettings):
         description="JSON list of the waits between attempts, in seconds",
     )
     grace_seconds: PositiveFloat = Field(25.0, description="how long SIGTERM waits for work in hand")
+    progress_seconds: PositiveFloat = Field(2.0, description="the least time between two job.progressed of one job")
     host: str = Field("127.0.0.1", description="the address that /healthz, /readyz and /metrics listen on")
     port: int = Field(0, ge=0, le=65535, description="their port; 0 takes a free one and logs it")
     log_level: str = "INFO"

@@ -23,22 +23,25 @@ from voxelmill_shared.errors import (
     BrokerUnavailableError,
     DatabaseUnavailableError,
     DeliveryLostError,
+    NotEquippedError,
     StoreUnavailableError,
     TransientError,
     UndecodableMessageError,
 )
 from voxelmill_shared.events import Envelope, Event, cause, open_envelope
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
+from voxelmill_shared.progress import ProgressFeed
 from voxelmill_shared.settlement import InHand, Settlement
 from voxelmill_shared.transport.topology import TOPOLOGY, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from voxelmill_shared.events import JobProgressed
     from voxelmill_shared.service import Service, Subscription
     from voxelmill_shared.transport import base
 
-    Observer = Callable[["Started | Settled"], None]
+    Observer = Callable[["Started | Progressed | Settled"], None]
 
 log = structlog.get_logger("voxelmill")
 
@@ -53,6 +56,14 @@ class Started:
     service: str
     event: Event
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The work on a message has come a part further. Observers see every part, the broker only some."""
+
+    service: str
+    event: JobProgressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +97,12 @@ class Worker:
     grace
         How long a drain waits for work in hand before it is handed back.
     observers
-        Called when a message is taken and when it is settled; they must not raise.
+        Called when a message is taken, when its work has come further, and when it is settled; they must not raise.
     patient
         Whether messages wait for a stopped dependency as long as it takes. If not, each such wait spends an attempt,
         so that whoever waits for the end gets an answer.
+    progress_seconds
+        The least time between two events about the progress of one message.
     """
 
     def __init__(
@@ -101,15 +114,19 @@ class Worker:
         grace: timedelta = timedelta(seconds=25),
         observers: Sequence[Observer] = (),
         patient: bool = True,
+        progress_seconds: float = 2.0,
     ) -> None:
         self._service = service
         self._transport = transport
         self._ladder = tuple(ladder)
-        self._grace = grace
+        self._grace = grace if service.grace is None else min(grace, service.grace)
         self._observers = tuple(observers)
         self._patient = patient
         self._source = f"voxelmill/{service.name}/{socket.gethostname()}/{os.getpid()}"
         self._settlement = Settlement(service, transport, self._ladder, self._source)
+        self._progress = ProgressFeed(
+            transport, service.stage, self._source, seconds=progress_seconds, watch=self._progressed
+        )
         # Bound once: a logger of the module looks for its configuration with every line.
         self._log = log.bind()
         self._in_hand: set[asyncio.Task[Any]] = set()
@@ -153,6 +170,7 @@ class Worker:
             finally:
                 self.consuming.clear()
                 undrained += await self._drain(consumers)
+                await self._progress.close()
                 for task in (stopping, *background):
                     task.cancel()
                 await asyncio.gather(stopping, *background, return_exceptions=True)
@@ -198,7 +216,8 @@ class Worker:
             else:
                 for observer in self._observers:
                     observer(Started(self._service.name, event, message.delivery.attempt))
-                outcome = await self._handle(subscription, envelope, event)
+                with self._progress.of(event, message.delivery.attempt):
+                    outcome = await self._handle(subscription, envelope, event)
             word, reason = await self._settlement.settle(message, outcome)
         except asyncio.CancelledError:  # by the drain: what remains to be done is to hand the message back
             cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
@@ -215,6 +234,9 @@ class Worker:
             return await handler(event)
         except AWAY as error:
             return Retry(str(error), error.error_class, spends_attempt=not self._patient)
+        except NotEquippedError as error:
+            # Another worker may have what this one lacks, and this one may get it: the message waits for either.
+            return Retry(str(error), "not-equipped", spends_attempt=not self._patient)
         except TransientError as error:
             return Retry(str(error), error.error_class)
         except Exception as error:
@@ -224,6 +246,10 @@ class Worker:
         finally:
             logs.handling.set(None)
             cause.reset(token)
+
+    def _progressed(self, event: JobProgressed) -> None:
+        for observer in self._observers:
+            observer(Progressed(self._service.name, event))
 
     async def _hand_back(self, delivery: base.Delivery) -> tuple[str, str]:
         try:

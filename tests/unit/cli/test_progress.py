@@ -10,6 +10,7 @@ from rich.console import Console
 from voxelmill_cli.progress import Bars, Lines, SeriesState, Silent, Tracker, open_display
 from voxelmill_shared.events import (
     DocumentRef,
+    JobProgressed,
     ObjectRef,
     ObjectRejected,
     ObjectUploaded,
@@ -20,7 +21,7 @@ from voxelmill_shared.events import (
     StageSkipped,
 )
 from voxelmill_shared.plan import Plan
-from voxelmill_shared.worker import Settled, Started
+from voxelmill_shared.worker import Progressed, Settled, Started
 
 REFERENCE = ObjectRef(bucket="inbox", key="a[/b].dcm", etag="e", size=1)
 
@@ -59,6 +60,49 @@ def test_whatever_a_file_says_is_shown_as_it_is(kind):
     assert "[/b]" in text.getvalue()
     assert "cut [/i]" in text.getvalue()
     assert "no [/x] room" in text.getvalue()
+
+
+def progressed(done):
+    return Progressed(
+        "segment",
+        JobProgressed(
+            study_instance_uid="1.2",
+            series_instance_uid="1.2.3.4.5.6.7",
+            revision=1,
+            job_id="job-1",
+            stage=Stage.SEGMENT,
+            step="predict",
+            done=done,
+            total=8,
+            percent=100 * done // 8,
+        ),
+    )
+
+
+@pytest.mark.parametrize(("kind", "lines"), [(Bars, "segment … predict 50 %"), (Lines, "segment: predict 25 %")])
+def test_a_running_stage_says_how_far_it_is(kind, lines, monkeypatch):
+    """On a terminal always, in a log now and then."""
+    monkeypatch.setattr("voxelmill_cli.progress.STEP_SECONDS", 0)
+    text = io.StringIO()
+    with kind(Console(file=text, force_terminal=kind is Bars, width=200)) as display:
+        tracker = Tracker(display)
+        tracker(Started("segment", validated(), 1))
+        tracker(progressed(2))
+        quiet = tracker.activity
+        tracker(progressed(4))
+        assert tracker.activity == quiet  # no message has moved
+    assert lines in text.getvalue()
+
+
+def test_a_log_says_nothing_of_what_is_soon_done():
+    """Progress lines come every ten seconds: the end of a stage tells enough of a short one."""
+    text = io.StringIO()
+    with Lines(Console(file=text, width=200)) as display:
+        tracker = Tracker(display)
+        tracker(Started("segment", validated(), 1))
+        for done in range(8):
+            tracker(progressed(done))
+    assert "predict" not in text.getvalue()
 
 
 def test_the_newest_revision_of_a_series_counts():

@@ -16,7 +16,7 @@ from voxelmill_shared.events import (
 from voxelmill_shared.service import Service, Subscription
 from voxelmill_shared.transport import base
 from voxelmill_shared.transport.topology import INGEST
-from voxelmill_shared.worker import Started, Worker
+from voxelmill_shared.worker import Progressed, Started, Worker
 
 LADDER = (timedelta(milliseconds=30), timedelta(milliseconds=60))
 UPLOADED = ObjectUploaded(object=ObjectRef(bucket="inbox", key="a.dcm", etag="e", size=1), found_by="command")
@@ -33,11 +33,12 @@ class Log:
     """An observer that can wait for a number of settlements."""
 
     def __init__(self):
-        self.started, self.settled = [], []
+        self.started, self.progressed, self.settled = [], [], []
         self._news = asyncio.Event()
 
     def __call__(self, what):
-        (self.started if isinstance(what, Started) else self.settled).append(what)
+        kinds = {Started: self.started, Progressed: self.progressed}
+        kinds.get(type(what), self.settled).append(what)
         self._news.set()
 
     async def until(self, number):
@@ -49,13 +50,36 @@ class Log:
 
 
 @asynccontextmanager
-async def working(transport, handlers, *, queue=INGEST, grace=5.0, prefetch=4, background=(), patient=True):
+async def working(
+    transport,
+    handlers,
+    *,
+    queue=INGEST,
+    grace=5.0,
+    prefetch=4,
+    background=(),
+    patient=True,
+    progress_seconds=2.0,
+    service_grace=None,
+):
     """Run a worker of the given handlers; yield its log and its stop."""
     log, stop = Log(), asyncio.Event()
     service = Service(
-        "ingest", Stage.INGEST, (Subscription(queue, handlers, prefetch=prefetch),), background=background
+        "ingest",
+        Stage.INGEST,
+        (Subscription(queue, handlers, prefetch=prefetch),),
+        background=background,
+        grace=service_grace,
     )
-    worker = Worker(service, transport, ladder=LADDER, grace=timedelta(seconds=grace), observers=[log], patient=patient)
+    worker = Worker(
+        service,
+        transport,
+        ladder=LADDER,
+        grace=timedelta(seconds=grace),
+        observers=[log],
+        patient=patient,
+        progress_seconds=progress_seconds,
+    )
     task = asyncio.create_task(worker.run(stop))
     ready = asyncio.create_task(worker.consuming.wait())
     await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)

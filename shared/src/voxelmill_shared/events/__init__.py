@@ -1,6 +1,7 @@
 """What happens in Voxelmill, as data. The whole list stands in `registry`; every event is imported from here."""
 
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event, cause
+from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import (
     ObjectKind,
     ObjectRef,
@@ -35,6 +36,7 @@ __all__ = [
     "Envelope",
     "Event",
     "Evidence",
+    "JobProgressed",
     "ObjectKind",
     "ObjectRef",
     "ObjectRejected",

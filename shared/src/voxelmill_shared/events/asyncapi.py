@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event
+from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
 from voxelmill_shared.events.registry import EVENT_TYPES
 from voxelmill_shared.events.schemas import shared_schemas
@@ -41,6 +42,7 @@ PUBLISHERS: dict[type[Event], tuple[str, ...]] = {
     StageSkipped: ("thumbnail", "segment", "mesh"),
     StageFailed: ("ingest", "thumbnail", "segment", "mesh", "index"),
     SeriesIndexed: ("index",),
+    JobProgressed: ("segment",),
 }
 """Which parts publish an event (DESIGN: 1. The flow). `ingest` publishes uploads for the members of archives."""
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from voxelmill_shared.errors import UndecodableMessageError
 from voxelmill_shared.events.envelope import TYPE_PREFIX, Envelope, Event
+from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
 from voxelmill_shared.events.series import (
     SeriesIndexed,
@@ -29,6 +30,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     StageSkipped,
     StageFailed,
     SeriesIndexed,
+    JobProgressed,
 )
 _BY_TYPE = {TYPE_PREFIX + event_type.type: event_type for event_type in EVENT_TYPES}
 
