@@ -148,6 +148,21 @@ def test_resampling_uneven_slices_is_right_and_stacking_them_is_not():
     assert judge([candidate(frames)], frames).kind == "wrong"
 
 
+@pytest.mark.parametrize(("every", "kind"), [(100, "resampled"), (20, "wrong")])
+def test_interpolated_values_lie_between_those_around_them(every, kind):
+    """Nearly all: one in a hundred may lie outside, one in twenty may not."""
+    values = world()
+    frames = acquired(values)
+    volume = Candidate((values[:-1] + values[1:]) / 2, candidate(frames).affine.copy())
+    volume.affine[2, 3] += GAP / 2
+    off = np.zeros(ROWS * COLUMNS, np.float32)  # beside each other, so that they cancel out and nothing seems to move
+    off[:: 2 * every], off[1 :: 2 * every] = np.ptp(values) / 2, -np.ptp(values) / 2
+    volume = Candidate(volume.voxels + off.reshape(ROWS, COLUMNS), volume.affine)
+    verdict = judge([volume], frames)
+    assert verdict.kind == kind, verdict.why
+    assert ("not between those around them" in verdict.why) == (kind == "wrong")
+
+
 def test_slices_that_nobody_acquired_are_wrong():
     """Beyond the last one, unless they are constant."""
     frames = acquired(world())

@@ -50,6 +50,8 @@ _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93))
 _HTJ2K = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
 _RLE = "1.2.840.10008.1.2.5"
 _DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+DECODED = _JPEG | _JPEG_LS | _JPEG_2000 | _HTJ2K | {_RLE, _DEFLATED_FRAMES}
+"""The encapsulated transfer syntaxes that there are decoders for here; ingest takes these and no others."""
 _CELLS_AS_THEY_ARE = frozenset({_RLE, _DEFLATED_FRAMES})
 """These compress whole cells, with whatever High Bit leaves below the value; the others compress the value alone."""
 _ENDS_UNSEEN = _JPEG | _HTJ2K
