@@ -1,0 +1,255 @@
+"""Train the tests' weights on phantoms, or write random ones.
+
+.venv/bin/python tools/tiny_weights/train.py                              both networks of `total`, into tests/weights
+.venv/bin/python tools/tiny_weights/train.py --only fastest --out DIR     one of them
+.venv/bin/python tools/tiny_weights/train.py --random body --out DIR      random numbers, for any task, in a moment
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_weights.anatomy import BONES, NUMBER, STRUCTURES
+from tiny_weights.layout import Shape, network, normalised, with_all_classes, write_random_weights, write_weights
+from tiny_weights.phantom import make_torso
+from voxelmill_segment.totalsegmentator import library
+from voxelmill_shared.plan import Resolution
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+FIRST_SEED = 1000
+"""Of the phantoms that are trained on. Those below are for tests: the networks have never seen them."""
+
+_PAIR = tuple["npt.NDArray[np.float32]", "npt.NDArray[np.uint8]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How one network is trained.
+
+    Parameters
+    ----------
+    shape
+        The network.
+    steps
+        How often its parameters are changed, each time after one patch.
+    phantoms
+        How many phantoms the patches are cut from.
+    rate
+        How far a step goes in the beginning (AdamW's learning rate).
+    """
+
+    shape: Shape
+    steps: int
+    phantoms: int
+    rate: float = 5e-3
+
+
+COURSES = {
+    Resolution.FASTEST: Course(Shape((6.0, 6.0, 6.0), (64, 48, 64), (8, 16, 32, 64)), steps=2400, phantoms=64),
+    Resolution.FAST: Course(Shape((3.0, 3.0, 3.0), (80, 64, 80), (8, 16, 32, 32, 64)), steps=2000, phantoms=40),
+}
+
+
+def example(seed: int, spacing_mm: float) -> _PAIR:
+    """Return a phantom as a network sees it: (slices, rows, columns) towards head, front and right, normalised.
+
+    Its grid is coarser than that of the phantom where the network's is, and reached as TotalSegmentator reaches it: by
+    linear interpolation without a filter.
+    """
+    random = np.random.default_rng([seed, 6])
+    bottom = random.uniform(-430, -150)
+    torso = make_torso(seed, heights_mm=(bottom, random.uniform(max(bottom + 320.0, 100.0), 245.0)))
+    voxels, labels = torso.voxels[:, ::-1, ::-1], torso.labels[:, ::-1, ::-1]
+    if spacing_mm != 3.0:
+        zoom = 3.0 / spacing_mm
+        voxels = ndimage.zoom(voxels.astype(np.float32), zoom, order=1, mode="nearest")
+        labels = ndimage.zoom(labels, zoom, order=0, mode="nearest")
+    return normalised(voxels), np.ascontiguousarray(labels)
+
+
+def cut(pair: _PAIR, patch: tuple[int, int, int], random: np.random.Generator) -> _PAIR:
+    """Cut a patch out of a phantom, at random or about a structure, sometimes over its edge.
+
+    What lies outside is 0 after normalisation and background, as nnU-Net's own padding has it.
+    """
+    image, labels = pair
+    if random.random() < 0.3:
+        # A short field: tests and users crop, and then the network sees the padding beside the body.
+        slices = int(random.uniform(0.5, 1.0) * min(patch[0], len(image)))
+        first = int(random.integers(0, len(image) - slices + 1))
+        image, labels = image[first : first + slices], labels[first : first + slices]
+    pads = [
+        (max(0, wanted - there) // 2, max(0, wanted - there + 1) // 2)
+        for wanted, there in zip(patch, image.shape, strict=True)
+    ]
+    image, labels = np.pad(image, pads), np.pad(labels, pads)
+    corner = [int(random.integers(0, there - wanted + 1)) for wanted, there in zip(patch, image.shape, strict=True)]
+    if random.random() < 0.5:
+        chosen = np.flatnonzero(labels == random.choice(np.unique(labels)))
+        about = np.unravel_index(int(random.choice(chosen)), labels.shape)
+        corner = [
+            int(np.clip(at - random.integers(wanted // 4, 3 * wanted // 4 + 1), 0, there - wanted))
+            for at, wanted, there in zip(about, patch, labels.shape, strict=True)
+        ]
+    window = tuple(slice(at, at + wanted) for at, wanted in zip(corner, patch, strict=True))
+    return image[window], labels[window]
+
+
+def blurred(image: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return a patch as another scanner might show it: other contrast, noise and kernel."""
+    if random.random() < 0.25:
+        image = ndimage.gaussian_filter(image, random.uniform(0.3, 0.7))
+    noise = random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(0, 0.08))
+    changed: npt.NDArray[np.float32] = (
+        image * np.float32(random.uniform(0.9, 1.1)) + np.float32(random.uniform(-0.06, 0.06)) + noise
+    )
+    return changed
+
+
+def _groups() -> torch.Tensor:
+    """Return (classes, groups), one where a class is of a group: all bones are one, all lobes another."""
+    bones, lobes = set(BONES), {name for name in STRUCTURES if name.startswith("lung_")}
+    names = ["background", *("bones" if name in bones else "lungs" if name in lobes else name for name in STRUCTURES)]
+    groups = sorted(set(names))
+    table = torch.zeros(len(names), len(groups))
+    for index, name in enumerate(names):
+        table[index, groups.index(name)] = 1.0
+    return table
+
+
+def loss(logits: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Return how wrong an answer is: cross entropy and Dice, of the classes and of groups of them.
+
+    Without the groups a rib whose number is open would be lost to the background, which has no number to be open.
+
+    Parameters
+    ----------
+    logits
+        (voxels, classes).
+    truth
+        (voxels,), int64.
+    weight
+        (voxels,): for how many voxels each one stands.
+    groups
+        (classes, groups), as `_groups` makes it.
+    """
+    share = torch.softmax(logits, 1)
+    group = groups.argmax(1)[truth]
+    return _wrong(share, truth, weight) + _wrong(share @ groups, group, weight)
+
+
+def _wrong(share: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return cross entropy + 1 - mean Dice of the classes that are there, from (voxels, classes) shares."""
+    own = share.gather(1, truth[:, None])[:, 0]
+    classes = share.shape[1]
+    counts = torch.zeros(classes).index_add(0, truth, weight)
+    shared = torch.zeros(classes).index_add(0, truth, own * weight)
+    dice = (2 * shared + 1) / (weight @ share + counts + 1)
+    return 1.0 - dice[counts > 0].mean() - (own.clamp_min(1e-7).log() * weight).sum() / weight.sum()
+
+
+def sample(labels: npt.NDArray[np.uint8], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the voxels of a patch that are looked at, which costs a fraction of all; return them and their weights.
+
+    Structures are looked at more closely than the background, and count no more for it.
+    """
+    likely = np.where(labels.ravel() > 0, 0.3, 0.12)
+    chosen = np.flatnonzero(random.random(labels.size) < likely)
+    return torch.from_numpy(chosen), torch.from_numpy((1.0 / likely[chosen]).astype(np.float32))
+
+
+def train(course: Course) -> dict[str, torch.Tensor]:
+    """Train one network; the numbers are the same each time on the same machine with the same number of threads.
+
+    Returns
+    -------
+    dict
+        The parameters of a network whose classes are the background and `anatomy.STRUCTURES`.
+    """
+    random = np.random.default_rng(0)
+    torch.manual_seed(0)
+    pairs = [example(FIRST_SEED + index, course.shape.spacing_mm[0]) for index in range(course.phantoms)]
+    said(f"{len(pairs)} phantoms, the first of {pairs[0][0].shape}")
+    groups = _groups()
+    net = network(course.shape, len(STRUCTURES) + 1).to(memory_format=torch.channels_last_3d).train()
+    # The head is run on the voxels that are looked at alone: with so many classes it costs more than all before it.
+    head = net.decoder.seg_layers[-1]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=course.rate, weight_decay=1e-4)
+    losses: list[float] = []
+    for step in range(course.steps):
+        for part in optimizer.param_groups:
+            part["lr"] = course.rate * min(1.0, (step + 1) / 40) * (1 - step / course.steps) ** 0.9
+        image, labels = cut(pairs[int(random.integers(len(pairs)))], course.shape.patch, random)
+        given = torch.from_numpy(blurred(image, random))[None, None].to(memory_format=torch.channels_last_3d)
+        net.decoder.seg_layers[-1] = torch.nn.Identity()
+        with torch.autocast("cpu", torch.bfloat16):
+            features = net(given)[0].movedim(0, -1).reshape(labels.size, -1)
+        net.decoder.seg_layers[-1] = head
+        chosen, weight = sample(labels, random)
+        logits = functional.linear(features[chosen].float(), head.weight.flatten(1), head.bias)
+        wrong = loss(logits, torch.from_numpy(labels.ravel()[chosen].astype(np.int64)), weight, groups)
+        optimizer.zero_grad()
+        torch.autograd.backward(wrong)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 12.0)
+        optimizer.step()
+        losses.append(wrong.item())
+        if (step + 1) % 50 == 0:
+            said(f"step {step + 1} of {course.steps}, loss {np.mean(losses[-50:]):.3f}")
+    return dict(net.to(memory_format=torch.contiguous_format).state_dict())
+
+
+def said(line: str) -> None:
+    """Print a line with the CPU time so far."""
+    print(f"{time.process_time():7.0f} s CPU  {line}", flush=True)
+
+
+def write_trained(root: Path, resolution: Resolution) -> Path:
+    """Train the network of `total` at a resolution and write it; return its folder."""
+    (model,) = library.networks("total", resolution)
+    names = library.classes("total")
+    number = {name: label for label, name in names.items()}
+    wide = [0, *(number[name] for name in NUMBER)]
+    course = COURSES[resolution]
+    state = with_all_classes(train(course), wide, len(names) + 1)
+    return write_weights(root, model, course.shape, state, names=names)
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[2] / "tests" / "weights", help="where to write"
+    )
+    parser.add_argument("--only", choices=[str(one) for one in COURSES], help="train this resolution alone")
+    parser.add_argument("--random", metavar="TASK", help="write random weights for each network of a task instead")
+    parser.add_argument("--resolution", choices=[str(one) for one in Resolution], default="normal", help="of --random")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.random:
+        channel = library.modality(options.random)
+        for model in library.networks(options.random, Resolution(options.resolution)):
+            said(f"wrote {write_random_weights(options.out, model, channel=channel)}")
+        return 0
+    for resolution in COURSES:
+        if options.only in {None, str(resolution)}:
+            said(f"wrote {write_trained(options.out, resolution)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
