@@ -289,6 +289,25 @@ def reconcile_command(
     raise typer.Exit(found["exit_code"])
 
 
+@app.command("pseudonym")
+def pseudonym_command(
+    asked: Annotated[str, typer.Argument(metavar="VALUE", help="a pseudonym, a Patient ID, a UID, or a copy's key")],
+    project: Annotated[
+        str | None, typer.Option("--project", help="whose mapping; if not given VOXELMILL_INGEST_PROJECT, or default")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+    as_document: JsonOption = False,
+) -> None:
+    """Show what stands for what in de-identified copies. Needs the project's key, and is written down."""
+    from voxelmill_cli.pseudonym import disclose, print_disclosed  # noqa: PLC0415 - see the module's docstring
+
+    found = call(disclose(data.absolute(), asked, project))
+    if as_document:
+        print_json(found)
+    else:
+        print_disclosed(out, found)
+
+
 def _not_built(name: str, instead: str) -> None:
     @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def command(_: typer.Context) -> None:

@@ -48,7 +48,7 @@ async def reconcile(data: Path, *, dry_run: bool) -> dict[str, Any]:
     CommandError
         If there is no such installation, its inbox is not there, or ingest has never run on it.
     """
-    settings = read_settings(IngestSettings, _places(data))
+    settings = read_settings(IngestSettings, places(data))
     check_addresses(settings)
     async with _reconciler(settings) as reconciler:
         await reconciler.inbox.check()
@@ -60,15 +60,15 @@ async def reconcile(data: Path, *, dry_run: bool) -> dict[str, Any]:
     return {"inbox": settings.inbox_url, "dry_run": dry_run, **asdict(found), "exit_code": _exit_code(found)}
 
 
-def _places(data: Path) -> dict[str, Any]:
+def places(data: Path) -> dict[str, Any]:
     """Give the settings that put an installation under `data`, but for what the environment names."""
-    places: dict[str, Any] = {"inbox_url": str(data / "inbox"), **state_settings(data)}
-    places = {name: place for name, place in places.items() if f"VOXELMILL_{name.upper()}" not in os.environ}
-    if "database_url" in places and not (data / "voxelmill.db").exists():
+    found: dict[str, Any] = {"inbox_url": str(data / "inbox"), **state_settings(data)}
+    found = {name: place for name, place in found.items() if f"VOXELMILL_{name.upper()}" not in os.environ}
+    if "database_url" in found and not (data / "voxelmill.db").exists():
         raise CommandError(
             f"{data}: no installation there; name the folder of `voxelmill up` with --data, or set VOXELMILL_*_URL"
         )
-    return places
+    return found
 
 
 @asynccontextmanager

@@ -112,3 +112,16 @@ pseudonyms = Table(
     Column("first_seen", UtcDateTime, nullable=False),
 )
 """What leads from the copies back to their originals. Without the key it tells nothing."""
+
+disclosures = Table(
+    "ingest_disclosures",
+    metadata,
+    # Rows are numbered in the order of their insertion. SQLite numbers only INTEGER keys by itself.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project", Text, nullable=False),
+    Column("who", Text, nullable=False, doc="user@host"),
+    Column("pseudonyms", JSON, nullable=False, doc="whose originals were told; empty: there were none"),
+    Column("occurred", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Who asked for the way back. Append-only: the migration's triggers refuse UPDATE and DELETE."""

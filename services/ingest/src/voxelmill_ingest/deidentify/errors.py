@@ -13,5 +13,9 @@ class DeidentificationKeyError(VoxelmillError, ValueError):
     """The key is not the one that the project began with."""
 
 
+class ProjectUnknownError(VoxelmillError, ValueError):
+    """Nothing has been de-identified for the project in this database."""
+
+
 class DeidentificationMissingError(VoxelmillError, ValueError):
     """De-identification is asked for, and the libraries that it needs are not installed."""

@@ -5,26 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from voxelmill_ingest.deidentify.errors import DeidentificationKeyError
+from voxelmill_ingest.deidentify.errors import DeidentificationKeyError, ProjectUnknownError
 from voxelmill_ingest.deidentify.keys import SealBrokenError
 from voxelmill_ingest.rows import among
-from voxelmill_ingest.tables import deidentification_projects, pseudonyms
+from voxelmill_ingest.tables import deidentification_projects, disclosures, pseudonyms
 from voxelmill_shared.database import is_sqlite, reading, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from sqlalchemy import Table
+    from sqlalchemy import Row, Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from voxelmill_ingest.deidentify.job import Copy
     from voxelmill_ingest.deidentify.keys import ProjectKeys
 
 _CHECK = "key-check"
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """An original and what stands for it. `kind` is patient, uid or object."""
+
+    kind: str
+    pseudonym: str
+    original: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,10 @@ class Mapping:
         async with transaction(self.engine) as connection:
             await _insert_if_new(connection, deidentification_projects, [row])
             sealed = (await connection.execute(query)).scalar_one()
+        self._check(sealed)
+
+    def _check(self, sealed: bytes) -> None:
+        project = self.keys.project
         try:
             self.keys.open(sealed, _CHECK)
         except SealBrokenError:
@@ -86,16 +99,60 @@ class Mapping:
             async with transaction(self.engine) as connection:
                 await _insert_if_new(connection, pseudonyms, sorted(new, key=lambda row: (row["kind"], row["lookup"])))
 
-    async def originals(self, pseudonym: str) -> list[dict[str, Any]]:
-        """Return what a patient's pseudonym, a UID or the key of a copy stands for, opened; the newest last."""
-        query = (
-            select(pseudonyms.c.kind, pseudonyms.c.lookup, pseudonyms.c.sealed)
-            .where(pseudonyms.c.project == self.keys.project, pseudonyms.c.pseudonym == pseudonym)
-            .order_by(pseudonyms.c.first_seen)
-        )
-        async with reading(self.engine) as connection:
-            rows = (await connection.execute(query)).all()
-        return [{"kind": row.kind, **self.keys.open(row.sealed, f"{row.kind}/{row.lookup}")} for row in rows]
+    async def disclose(self, asked: str, who: str) -> list[Disclosed]:
+        """Tell what stands for what, and write down that it was told.
+
+        Parameters
+        ----------
+        asked
+            A patient's pseudonym, the Patient ID that it stands for, a UID or an object's address of either side.
+        who
+            Who asks, for the record.
+
+        Returns
+        -------
+        list of Disclosed
+            What was found. One Patient ID may be that of several patients, by who gave it.
+
+        Raises
+        ------
+        ProjectUnknownError
+            If nothing has ever been de-identified for the project.
+        DeidentificationKeyError
+            If the key is not the one that the project began with.
+        """
+        table = deidentification_projects
+        async with transaction(self.engine) as connection:
+            query = select(table.c.sealed).where(table.c.project == self.keys.project)
+            sealed = (await connection.execute(query)).scalar()
+            if sealed is None:
+                raise ProjectUnknownError(f"project {self.keys.project!r}: nothing has been de-identified for it here")
+            self._check(sealed)
+            found = await self._find(connection, asked)
+            record = {
+                "project": self.keys.project,
+                "who": who,
+                "pseudonyms": [one.pseudonym for one in found],
+                "occurred": self.now(),
+            }
+            await connection.execute(insert(disclosures).values(record))
+        return found
+
+    async def _find(self, connection: AsyncConnection, asked: str) -> list[Disclosed]:
+        lookups = [self.keys.lookup(kind, asked) for kind in ("object", "uid")]
+        of_project = pseudonyms.c.project == self.keys.project
+        direct = (pseudonyms.c.pseudonym == asked) | pseudonyms.c.lookup.in_(lookups)
+        query = select(pseudonyms).where(of_project, direct).order_by(pseudonyms.c.first_seen, pseudonyms.c.kind)
+        rows = (await connection.execute(query)).all()
+        if rows:
+            return [self._opened(row) for row in rows]
+        # A Patient ID is kept together with who gave it, which nobody who asks has at hand: look at all patients.
+        patients = select(pseudonyms).where(of_project, pseudonyms.c.kind == "patient").order_by(pseudonyms.c.pseudonym)
+        opened = [self._opened(row) for row in await connection.execute(patients)]
+        return [one for one in opened if one.original["id"] == asked]
+
+    def _opened(self, row: Row[Any]) -> Disclosed:
+        return Disclosed(row.kind, row.pseudonym, self.keys.open(row.sealed, f"{row.kind}/{row.lookup}"))
 
     def _row(self, kind: str, original: str, pseudonym: str, content: dict[str, Any]) -> dict[str, Any]:
         lookup = self.keys.lookup(kind, original)
