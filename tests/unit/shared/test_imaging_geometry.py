@@ -33,13 +33,9 @@ def planes(positions: Any, directions: Any = None, spacing: tuple[float, float] 
     ]
 
 
-def never(_one: FramePlane, _other: FramePlane) -> bool:
-    return False
-
-
 def code_of(positions: list[tuple[float, float, float]]) -> tuple[str, str]:
     with pytest.raises(UnsupportedSeriesError) as error:
-        stack(planes(positions), never)
+        stack(planes(positions))
     return error.value.code, error.value.reason
 
 
@@ -68,7 +64,7 @@ def test_affine_gives_every_voxel_its_place(
     directions = rotation(angles)
     step = gap * directions[:, 2] + gap * shear * directions[:, 1]
     positions = np.array([np.array(origin) + k * step for k in order])
-    stacked = stack(planes(positions, directions, spacing), never)
+    stacked = stack(planes(positions, directions, spacing))
     assert [plane.image for plane in stacked.planes] == list(np.argsort(order))
     for k, plane in enumerate(stacked.planes):
         for column, row in ((0, 0), (3, 0), (0, 5), (7, 2)):
@@ -126,15 +122,8 @@ def test_sideways_drift_is_refused() -> None:
 
 def test_rounded_positions_are_accepted() -> None:
     """Positions that jitter by a few hundredths of the spacing are a scanner's rounding."""
-    stacked = stack(planes([(0, 0, z) for z in (0, 6.96, 14.03, 21.0)]), never)
+    stacked = stack(planes([(0, 0, z) for z in (0, 6.96, 14.03, 21.0)]))
     np.testing.assert_allclose(stacked.affine[:3, 2], (0, 0, 7))
-
-
-def test_identical_copies_are_left_out() -> None:
-    """A slice that was sent twice counts once, with a warning."""
-    stacked = stack(planes([(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 2)]), lambda _one, _other: True)
-    assert [plane.image for plane in stacked.planes] == [0, 1, 3]
-    assert stacked.warnings == ("1 identical copies of slices were left out",)
 
 
 def test_different_slices_at_one_position_are_refused() -> None:
@@ -151,18 +140,16 @@ def test_time_series_is_refused() -> None:
     assert "3 slice positions holds 4 images" in reason
 
 
-def test_copies_of_one_slice_are_no_volume() -> None:
-    """Copies leave one slice, which is too few."""
-    with pytest.raises(UnsupportedSeriesError) as error:
-        stack(planes([(0, 0, 0)] * 3), lambda _one, _other: True)
-    assert error.value.code == "too-few-slices"
+def test_images_of_one_place_are_no_volume() -> None:
+    """However many."""
+    assert code_of([(0, 0, 0)] * 3)[0] == "duplicate-positions"
 
 
 def test_two_orientations_are_refused() -> None:
     """Slices that are not parallel are several volumes."""
     mixed = planes([(0, 0, 0), (0, 0, 1)]) + planes([(0, 0, 2)], rotation((0.3, 0, 0)))
     with pytest.raises(UnsupportedSeriesError) as error:
-        stack(mixed, never)
+        stack(mixed)
     assert error.value.code == "mixed-orientations"
 
 
@@ -170,5 +157,5 @@ def test_a_turned_scanner_image_is_another_orientation() -> None:
     """Parallel planes whose rows run in another direction are not the same orientation."""
     mixed = planes([(0, 0, 0), (0, 0, 1)]) + planes([(0, 0, 2)], rotation((0, 0, np.pi)))
     with pytest.raises(UnsupportedSeriesError) as error:
-        stack(mixed, never)
+        stack(mixed)
     assert error.value.code == "mixed-orientations"

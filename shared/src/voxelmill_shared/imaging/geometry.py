@@ -5,7 +5,6 @@ All positions are millimetres in the patient's LPS system (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -17,7 +16,7 @@ from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage
 from voxelmill_shared.imaging.reasons import Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -134,15 +133,13 @@ def _element(image: DicomImage, frame: int, group: str, keyword: str, count: int
     return tuple(map(float, value))
 
 
-def stack(planes: Sequence[FramePlane], same_content: Callable[[FramePlane, FramePlane], bool]) -> SliceStack:
+def stack(planes: Sequence[FramePlane]) -> SliceStack:
     """Sort frames along their normal and find the affine, or say why they are no volume.
 
     Parameters
     ----------
     planes
-        Where the frames lie, in any order.
-    same_content
-        Whether two frames hold the same pixels; asked only for frames at one position.
+        Where the frames lie, in any order; copies have been left out before.
 
     Returns
     -------
@@ -163,10 +160,10 @@ def stack(planes: Sequence[FramePlane], same_content: Callable[[FramePlane, Fram
     every = np.array([plane.position for plane in planes])
     heights = every @ normal
     order = np.argsort(heights, kind="stable")
-    kept, warnings = _without_copies([planes[k] for k in order], heights[order], same_content)
-    positions = np.array([plane.position for plane in kept])
-    places, more = _places(positions, first, normal)
-    warnings += more
+    _check_distinct(heights[order])
+    kept = [planes[k] for k in order]
+    positions = every[order]
+    places, warnings = _places(positions, first, normal)
     count = len(kept) if places is None else len(places)
     step = (positions[-1] - positions[0]) / (count - 1)
     affine = np.eye(4)
@@ -232,42 +229,22 @@ def same_heights(heights: NDArray[np.float64]) -> NDArray[np.int64]:
     return numbers
 
 
-def _without_copies(
-    ordered: Sequence[FramePlane],
-    heights: NDArray[np.float64],
-    same_content: Callable[[FramePlane, FramePlane], bool],
-) -> tuple[list[FramePlane], list[str]]:
-    """Leave out identical copies, and refuse other frames that share a position."""
+def _check_distinct(heights: NDArray[np.float64]) -> None:
+    """Refuse frames that share a position."""
     numbers = same_heights(heights)
-    positions: list[list[FramePlane]] = [[] for _ in range(int(numbers[-1]) + 1)]
-    copies = 0
-    for plane, number in zip(ordered, numbers, strict=True):
-        if any(_is_copy(plane, known, same_content) for known in positions[number]):
-            copies += 1
-        else:
-            positions[number].append(plane)
-    counts = Counter(len(group) for group in positions)
-    if set(counts) != {1}:
-        if len(counts) == 1:
-            (count,) = counts
-            raise Unsupported.REPEATED_POSITIONS.error(
-                f"each of the {len(positions)} slice positions holds {count} images (a time series, echoes or phases)"
-                " and nothing in them tells which belong together"
-            )
-        crowded = [number for number, group in enumerate(positions) if len(group) > 1]
-        where = heights[numbers == crowded[0]][0]
-        raise Unsupported.DUPLICATE_POSITIONS.error(
-            f"{len(crowded)} of {len(positions)} slice positions hold more than one image of different content, "
-            f"the first at {where:.2f} mm along the normal"
+    counts = np.bincount(numbers)
+    if counts.max() == 1:
+        return
+    if len(counts) > 1 and counts.min() == counts.max():
+        raise Unsupported.REPEATED_POSITIONS.error(
+            f"each of the {len(counts)} slice positions holds {counts[0]} images (a time series, echoes or phases)"
+            " and nothing in them tells which belong together"
         )
-    if len(positions) < 2:
-        raise Unsupported.TOO_FEW_SLICES.error("there is only one slice, several times over")
-    warnings = [f"{copies} identical copies of slices were left out"] if copies else []
-    return [group[0] for group in positions], warnings
-
-
-def _is_copy(one: FramePlane, other: FramePlane, same_content: Callable[[FramePlane, FramePlane], bool]) -> bool:
-    return bool(np.abs(one.position - other.position).max() < SAME_POSITION_MM) and same_content(one, other)
+    crowded = np.flatnonzero(counts > 1)
+    raise Unsupported.DUPLICATE_POSITIONS.error(
+        f"{len(crowded)} of {len(counts)} slice positions hold more than one image of different content, "
+        f"the first at {heights[numbers == crowded[0]][0]:.2f} mm along the normal"
+    )
 
 
 def _places(

@@ -322,7 +322,7 @@ def _lay_out_group(images: Sequence[DicomImage], group: Group) -> SeriesLayout:
         raise Unsupported.IMPLAUSIBLE_SIZE.error(
             f"{len(group.planes)} slices of {first.rows} x {first.columns} are more voxels than are read"
         )
-    stacked = stack(group.planes, _never)
+    stacked = stack(group.planes)
     used = [images[n] for n in sorted({plane.image for plane in stacked.planes})]
     check_surplus(used)
     check_directions(stacked, first.rows, first.columns)
@@ -343,10 +343,6 @@ def _lay_out_group(images: Sequence[DicomImage], group: Group) -> SeriesLayout:
         warnings=tuple(warnings),
         told=group.told,
     )
-
-
-def _never(_one: FramePlane, _other: FramePlane) -> bool:
-    return False  # copies have been left out before
 
 
 def _named(layouts: list[SeriesLayout], left_out: list[_Rest]) -> SeriesLayouts:
