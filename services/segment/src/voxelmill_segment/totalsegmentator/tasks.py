@@ -60,6 +60,9 @@ REFUSED: dict[str, str] = {
 }
 """Tasks that the library offers and Voxelmill does not, and why."""
 
+_WHOLE_BODY = frozenset({"total", "total_mr"})
+"""Tasks that can be asked for a part of their classes; the volume is then cropped to it."""
+
 LICENCE_VARIABLE = "VOXELMILL_TOTALSEGMENTATOR_LICENSE"
 LICENCE_PAGE = "https://backend.totalsegmentator.com/license-academic/"
 _LICENCE_NUMBER_LENGTH = 18
@@ -95,7 +98,7 @@ class Request:
     networks
         The task's own networks that the wanted classes need, in the order in which they run.
     rough
-        Networks that find where to crop to, the first of them what `networks` are cropped by.
+        Networks that find where to crop to; the last of them is what `networks` are cropped by.
     refining
         Networks that mend the answer.
     """
@@ -112,7 +115,7 @@ class Request:
     @property
     def roi_subset(self) -> tuple[str, ...] | None:
         """The library's argument of that name: only `total` and `total_mr` know it."""
-        return tuple(self.classes.values()) if self.subset and self.task in {"total", "total_mr"} else None
+        return tuple(self.classes.values()) if self.subset and self.task in _WHOLE_BODY else None
 
     @property
     def all_networks(self) -> tuple[library.Network, ...]:
@@ -159,15 +162,8 @@ def resolve(plan: Plan, modality: str, licences: str = "") -> Request:
         raise NotApplicableError(line)
     subset = len(classes) < len(everything)
     networks = library.networks(task, resolution)
-    rough: tuple[library.Network, ...] = ()
-    if task in {"total", "total_mr"}:
+    if task in _WHOLE_BODY:
         networks = tuple(one for one in networks if any(label in classes for _, label in one.labels))
-        if subset:
-            rough = (library.rough_network(task, classes.values())[1],)
-    elif crop_task := library.crop_task(task):
-        rough = resolve(Plan(task=crop_task), "", licences).all_networks
-    elif crop := library.crop_classes(task):
-        rough = (library.rough_network(task, crop)[1],)
     return Request(
         task=task,
         modality=library.modality(task),
@@ -175,7 +171,7 @@ def resolve(plan: Plan, modality: str, licences: str = "") -> Request:
         classes=classes,
         subset=subset,
         networks=networks,
-        rough=rough,
+        rough=_rough(task) if subset or task not in _WHOLE_BODY else (),
         refining=library.refining_networks(task),
     )
 
@@ -215,10 +211,24 @@ def licence_number(licences: str) -> str | None:
     return next((one for one in map(str.strip, licences.split(",")) if len(one) == _LICENCE_NUMBER_LENGTH), None)
 
 
+def networks_of(task: str) -> tuple[library.Network, ...]:
+    """Every network that a task may need, at whatever resolution and for whatever organs."""
+    own = [network for resolution in library.resolutions(task) for network in library.networks(task, resolution)]
+    return tuple({one.dataset: one for one in (*own, *_rough(task), *library.refining_networks(task))}.values())
+
+
 def offered() -> tuple[str, ...]:
     """Every task that can be asked for: the open ones, then those that need a licence."""
     rest = [task for task in library.tasks() if task not in OPEN and task not in REFUSED]
     return (*OPEN, *rest)
+
+
+def _rough(task: str) -> tuple[library.Network, ...]:
+    """The networks that find where to crop to; for the whole body's tasks, where a part of it is asked for."""
+    if crop_task := library.crop_task(task):
+        return (*_rough(crop_task), *library.networks(crop_task))
+    crop = library.crop_classes(task)
+    return (library.rough_network(task, crop)[1],) if crop or task in _WHOLE_BODY else ()
 
 
 def _task(plan: Plan, modality: str) -> str:
