@@ -9,11 +9,13 @@ A checkpoint is a pickle that nnU-Net loads as such: importing weights is trusti
 from __future__ import annotations
 
 import fcntl
+import lzma
 import os
 import secrets
 import shutil
 import stat
 import zipfile
+import zlib
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _INCOMING = ".incoming"
 _LOCK = ".lock"
 _BLOCK = 1 << 20
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for damage. RuntimeError: a password is asked for; NotImplementedError: an unknown compression."""
 _MOST_MEMBERS = 100_000
 _SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
@@ -175,8 +179,7 @@ def _import_zip(
                     _copy(content, stage.joinpath(*path.parts), report)
             for name in sorted({path.parts[0] for path in members}):
                 yield _finish(weights, stage / name, origin, replace=replace)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
-        # RuntimeError: a password is asked for; NotImplementedError: a compression that zipfile does not know.
+    except _UNREADABLE as error:
         raise WeightsRefusedError(f"{source}: cannot be unpacked ({error}); fetch it again") from None
 
 
