@@ -72,6 +72,8 @@ class MeshFormat(StrEnum):
 MODEL_REVISIONS: dict[ModelName, str] = {ModelName.THRESHOLD: "1", ModelName.TOTALSEGMENTATOR: "2.18.0"}
 """The revision of each model that this version of Voxelmill holds; of TotalSegmentator that of the library."""
 
+TASK_PATTERN = r"^[A-Za-z0-9_]{0,64}$"
+
 
 class Plan(BaseModel):
     """The parameters of a job.
@@ -106,8 +108,15 @@ class Plan(BaseModel):
     quality: Quality = Quality.NORMAL
     reduction_percent: int = Field(default=90, ge=0, le=99)
     formats: tuple[MeshFormat, ...] = (MeshFormat.STL, MeshFormat.PLY, MeshFormat.OBJ, MeshFormat.GLB)
-    task: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,64}$")
+    task: str = Field(default="", pattern=TASK_PATTERN)
     resolution: Resolution | None = None
+
+    @property
+    def subject(self) -> str:
+        """What a user calls the result: the organ group, or the task, or both."""
+        if not self.task:
+            return self.organ
+        return self.task if self.organ is Organ.ALL else f"{self.task}_{self.organ}"
 
     def job_id(self, instance_contents: Iterable[str]) -> str:
         """Return the content key of a job: 24 hex digits over the sorted instances' content and this plan.

@@ -11,7 +11,16 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Secret
 from voxelmill_ingest.assembly import Patience
 from voxelmill_ingest.deidentify.profile import Option
 from voxelmill_ingest.unpack import Bounds
-from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
+from voxelmill_shared.plan import (
+    MODEL_REVISIONS,
+    TASK_PATTERN,
+    MeshFormat,
+    ModelName,
+    Organ,
+    Plan,
+    Quality,
+    Resolution,
+)
 from voxelmill_shared.settings import SharedSettings
 
 COPIED_GRACE = timedelta(seconds=2)
@@ -32,6 +41,15 @@ class IngestSettings(SharedSettings):
     quality: Quality = Field(Quality.NORMAL, description="time against fineness")
     reduction_percent: int = Field(90, ge=0, le=99, description="how many of a mesh's triangles are taken away")
     formats: tuple[MeshFormat, ...] = Field(tuple(MeshFormat), min_length=1, description="JSON list of mesh formats")
+    task: str = Field("", description="the model's task, `lung_vessels`; empty: its usual one, by organ and modality")
+    resolution: Resolution | None = Field(
+        None, description="the model's working grid, normal, fast or fastest; not set: fast where the quality is fast"
+    )
+    weights_digest: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64}(\+[0-9a-f]{64})*)?$",
+        description="the weights that jobs must be computed with (`voxelmill weights digest`); empty: any",
+    )
 
     geometry_seconds: PositiveFloat = Field(5.0, description="how long a series without gaps stays open")
     quiet_seconds: PositiveFloat = Field(30.0, description="how long any other series stays open")
@@ -58,6 +76,20 @@ class IngestSettings(SharedSettings):
     ingest_deidentify_key: SecretStr | None = Field(
         None, validate_default=True, description="the secret that pseudonyms are made with: 32 characters or more"
     )
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _no_resolution(cls, value: object) -> object:
+        return None if value == "" else value  # compose files hand on variables that are not set as empty ones
+
+    @field_validator("task")
+    @classmethod
+    def _a_task(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("model") is ModelName.THRESHOLD:
+            raise ValueError("the model threshold has no tasks; set VOXELMILL_MODEL=totalsegmentator, or leave it out")
+        if re.fullmatch(TASK_PATTERN, value) is None:
+            raise ValueError("no name of a task; `voxelmill weights list` names them")
+        return value
 
     @field_validator("ingest_deidentify")
     @classmethod
@@ -116,6 +148,10 @@ class IngestSettings(SharedSettings):
             quality=self.quality,
             reduction_percent=self.reduction_percent,
             formats=self.formats,
+            model_revision=MODEL_REVISIONS[self.model],
+            weights_digest=self.weights_digest,
+            task=self.task,
+            resolution=self.resolution,
         )
 
     def patience(self) -> Patience:

@@ -39,7 +39,7 @@ _INCOMING = ".incoming"
 _LOCK = ".lock"
 _BLOCK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-"""What zipfile raises for damage. RuntimeError: a password is asked for; NotImplementedError: an unknown compression."""
+"""What zipfile raises for damage; RuntimeError where a password is asked for, NotImplementedError: unknown packing."""
 _MOST_MEMBERS = 100_000
 _SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
