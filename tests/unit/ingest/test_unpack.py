@@ -13,7 +13,7 @@ import pytest
 
 from voxelmill_ingest.findings import ArchiveFormat
 from voxelmill_ingest.reasons import Reason
-from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, UnpackJob, shown, unpack
+from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, UnpackJob, unpack
 from voxelmill_shared.child import Child, Limits
 
 if TYPE_CHECKING:
@@ -167,8 +167,3 @@ def test_damage_anywhere_in_a_zip_has_an_answer(unpacked: Unpack, method: int) -
             said = [one.name + one.detail for one in contents.refused]
             assert all(one.path.read_bytes() in FILES.values() for one in contents.members)
         assert all(one.isprintable() for one in said)
-
-
-def test_what_is_shown_of_a_name_can_be_kept() -> None:
-    assert shown("Größe/画像") == "Größe/画像"
-    assert shown("a\0b\x1b[2J\n\udcff") == "a\\x00b\\x1b[2J\\n\\udcff"

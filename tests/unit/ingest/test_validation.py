@@ -86,6 +86,7 @@ def test_what_contradicts_itself_is_refused(values: dict[str, Any], reason: Reas
         ({"PixelRepresentation": None}, [Caution.MISSING_PIXEL_DESCRIPTION]),
         ({"SamplesPerPixel": None}, [Caution.MISSING_PIXEL_DESCRIPTION]),
         ({"PhotometricInterpretation": None}, [Caution.MISSING_PIXEL_DESCRIPTION]),
+        ({"NumberOfFrames": "0"}, [Caution.MISSING_PIXEL_DESCRIPTION]),
         ({"HighBit": 15}, [Caution.UNUSUAL_HIGH_BIT]),
         ({"PhotometricInterpretation": "MONOCHROME"}, [Caution.UNKNOWN_PHOTOMETRIC_INTERPRETATION]),
         ({"PixelData": bytes(50)}, [Caution.SURPLUS_PIXELS]),

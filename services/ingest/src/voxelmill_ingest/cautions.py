@@ -83,8 +83,8 @@ class Caution(StrEnum):
     MISSING_PIXEL_DESCRIPTION = (
         *("missing-pixel-description", "PS3.3 C.7.6.3"),
         (
-            "An element of the Image Pixel module is absent, and its usual value is taken: one sample, "
-            "MONOCHROME2 or RGB, all bits stored, unsigned, colours by pixel."
+            "An element of the Image Pixel module is absent (or Number of Frames is 0), and its usual value is taken: "
+            "one frame, one sample, MONOCHROME2 or RGB, all bits stored, unsigned, colours by pixel."
         ),
         "See whether the values and the picture are right.",
     )

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from voxelmill_ingest.ranges import HeaderTooLongError, InflatedWindow, Window
+from voxelmill_ingest.ranges import InflatedWindow, PackedEndError, Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,8 @@ IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+_INFLATED: Final = frozenset({DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+"""The transfer syntaxes whose data set is deflated: plain, JPIP and HTJ2K JPIP (PS3.5 A.5, A.7, A.11)."""
 
 TRANSFER_SYNTAX_UID: Final = 0x0002_0010
 PIXEL_DATA: Final = 0x7FE0_0010
@@ -58,6 +60,7 @@ _IMPLICIT_HEADER: Final = struct.Struct("<LL")
 _TAGS: Final = {order: struct.Struct(f"{order}HH") for order in "<>"}
 _SHORTS: Final = {order: struct.Struct(f"{order}H") for order in "<>"}
 _LONGS: Final = {order: struct.Struct(f"{order}L") for order in "<>"}
+_NOTHING: Final[Mapping[int, tuple[int, int]]] = {}
 
 
 class Wanted:
@@ -155,7 +158,7 @@ def _settle_encoding(window: Window, found: Elements) -> Reading[tuple[Window, b
     """Settle how the data set is encoded: as the file meta information says, unless the bytes say otherwise."""
     declared = found.values.pop(TRANSFER_SYNTAX_UID, b"").rstrip(b"\0 ").decode("latin-1")
     found.transfer_syntax_uid = declared
-    if declared == DEFLATED:
+    if declared in _INFLATED:
         found.deflated = True
         return InflatedWindow(window), True, "<"
     order = ">" if declared == EXPLICIT_BIG else "<"
@@ -204,19 +207,23 @@ class Walker:
             return
         try:
             yield from self._run(stop_after)
-        except HeaderTooLongError:
-            raise InvalidDicomError("the header is longer than any real one") from None
         except zlib.error as error:
             raise InvalidDicomError(f"the deflated data set is damaged ({error})") from None
+        except PackedEndError:
+            self.found.cut = "the object ends inside its deflated data set"
 
     def _run(self, stop_after: int) -> Reading[None]:
         window = self._window
         # Sequences and items of undefined length that are open: the explicitness of what is around each.
         open_levels: list[bool] = []
         for _ in range(_MOST_ELEMENTS):
-            if self._little and not open_levels:
+            if self._little:
                 stride = self._stride if self._explicit else self._stride_implicit
-                stride(min(stop_after, 0x7FDF))  # from the pixels' group on `_element` is asked
+                # From the pixels' group on `_element` is asked. Within sequences no value is wanted, and no group ends.
+                if open_levels:
+                    stride(0x7FDF, _NOTHING)
+                else:
+                    stride(min(stop_after, 0x7FDF), self._plain)
             if not (yield from window.need(8)):
                 if open_levels:
                     self.found.cut = "the object ends inside a sequence"
@@ -233,12 +240,12 @@ class Walker:
                 return
         raise InvalidDicomError(f"more than {_MOST_ELEMENTS} elements before the pixels")
 
-    def _stride(self, stop_after: int) -> None:
+    def _stride(self, stop_after: int, plain: Mapping[int, tuple[int, int]]) -> None:
         """Step over the plain elements that lie whole in the window, which most of a header is.
 
         It ends before whatever needs a closer look. What it does `_element` does too, at three times the cost.
         """
-        window, data, values, plain = self._window, self._window.data, self.found.values, self._plain
+        window, data, values = self._window, self._window.data, self.found.values
         unpack, unpack_long = _PLAIN_HEADER.unpack_from, self._long.unpack_from
         size = len(data)
         last = size - 12
@@ -262,9 +269,9 @@ class Walker:
             offset = after
         window.position = window.start + offset
 
-    def _stride_implicit(self, stop_after: int) -> None:
+    def _stride_implicit(self, stop_after: int, plain: Mapping[int, tuple[int, int]]) -> None:
         """Do the same for elements without a VR."""
-        window, data, values, plain = self._window, self._window.data, self.found.values, self._plain
+        window, data, values = self._window, self._window.data, self.found.values
         unpack = _IMPLICIT_HEADER.unpack_from
         size = len(data)
         last = size - 8
@@ -331,7 +338,8 @@ class Walker:
             if self._explicit and (yield from window.need(6)):
                 # Within VR UN items are implicit (PS3.5 6.2.2, note 2), and some writers make others so too; some
                 # make those of UN explicit. The first element's VR tells, and nothing else does.
-                vr = window.data[window.position - window.start + 4 :][:2]
+                first = window.position - window.start
+                vr = window.data[first + 4 : first + 6]
                 self._explicit = vr.isalpha() and vr.isupper()
         elif tag in {ITEM_END, SEQUENCE_END}:
             self._explicit = open_levels.pop()

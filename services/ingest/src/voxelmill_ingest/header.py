@@ -14,8 +14,8 @@ from voxelmill_ingest.findings import Instance, Refusal
 from voxelmill_ingest.fragments import read_fragments
 from voxelmill_ingest.modules import about_modules, orientation_of, position_of
 from voxelmill_ingest.pixels import COMPRESSED, check_pixels
-from voxelmill_ingest.ranges import Window
-from voxelmill_ingest.reasons import Reason, RefusedError
+from voxelmill_ingest.ranges import MOST_READ, HeaderTooLongError, Window
+from voxelmill_ingest.reasons import Reason, RefusedError, shown
 from voxelmill_ingest.values import is_present, text, texts
 from voxelmill_shared.events import ObjectKind
 
@@ -43,6 +43,7 @@ _OTHER_KINDS: Final = {
     "90": "a content assessment",
     "91": "microscopy annotations",
     "104": "an encapsulated document",
+    "129": "a curve",
     "131": "a structured display",
     "200": "a protocol",
     "201": "an inventory",
@@ -62,6 +63,14 @@ def read_dicom(window: Window) -> Reading[Instance | Refusal]:
     Reads as few bytes as will do: for an image up to its pixel element, for another kind up to group 0020. pydicom is
     asked where the header cannot be followed.
     """
+    try:
+        return (yield from _read_dicom(window))
+    except HeaderTooLongError:
+        detail = f"its elements take more than {MOST_READ >> 20} MiB, and the pixels have not begun"
+        return Refusal(reason=Reason.INVALID_HEADER, detail=detail)
+
+
+def _read_dicom(window: Window) -> Reading[Instance | Refusal]:
     begin = window.data
     warnings: list[str] = []
     try:
@@ -73,7 +82,7 @@ def read_dicom(window: Window) -> Reading[Instance | Refusal]:
         # Imported here: pydicom costs 100 ms and 20 MB, and few processes ever meet an object that asks for it.
         from voxelmill_ingest.referee import second_opinion  # noqa: PLC0415 - see above
 
-        again = Window(window.size, window.data if window.start == 0 else begin)
+        again = Window(window.size, window.data if window.start == 0 else begin, window.read)
         opinion = yield from second_opinion(again, tags.WANTED)
         if opinion is not None:
             window, found = again, opinion
@@ -120,7 +129,7 @@ def judge(
             "series_instance_uid": _valid_or_empty(found, tags.SERIES_INSTANCE_UID),
             "sop_instance_uid": _valid_or_empty(found, tags.SOP_INSTANCE_UID),
             "sop_class_uid": _valid_or_empty(found, tags.SOP_CLASS_UID),
-            "modality": text(found, tags.MODALITY),
+            "modality": _modality(found),
         }
         return Refusal(reason=refused.reason, detail=refused.detail, **identity)
 
@@ -130,7 +139,7 @@ def _instance(found: Elements, size: int, fragments: Fragments | None, warnings:
     if _DICOMDIR in {sop_class, text(found, tags.MEDIA_STORAGE_SOP_CLASS_UID)} or is_present(found, tags.FILE_SET_ID):
         raise RefusedError(Reason.DICOMDIR, "the directory of a medium")
     if (kind := _other_kind(sop_class)) is not None:
-        raise RefusedError(Reason.NOT_AN_IMAGE, f"{kind} (SOP Class {sop_class[:64]})")
+        raise RefusedError(Reason.NOT_AN_IMAGE, f"{kind} (SOP Class {shown(sop_class, 64)})")
     if found.cut:
         raise RefusedError(Reason.TRUNCATED, found.cut)
     _uid(tags.SOP_CLASS_UID, Reason.MISSING_SOP_CLASS_UID, sop_class, warnings)
@@ -152,7 +161,7 @@ def _instance(found: Elements, size: int, fragments: Fragments | None, warnings:
         series_instance_uid=series,
         sop_instance_uid=sop_instance,
         sop_class_uid=sop_class,
-        modality=text(found, tags.MODALITY)[:16],
+        modality=_modality(found),
         transfer_syntax_uid=found.transfer_syntax_uid,
         instance_number=_instance_number(found, warnings),
         rows=matrix.rows,
@@ -200,6 +209,10 @@ def _other_kind(sop_class: str) -> str | None:
     return None if rest in _RT_IMAGES else _OTHER_KINDS.get(rest.split(".")[0])
 
 
+def _modality(found: Elements) -> str:
+    return shown(text(found, tags.MODALITY), 16)
+
+
 def _sop_class(found: Elements) -> str:
     return text(found, tags.SOP_CLASS_UID) or text(found, tags.MEDIA_STORAGE_SOP_CLASS_UID)
 
@@ -234,7 +247,9 @@ def _uid(tag: int, if_missing: Reason, uid: str, warnings: list[str]) -> None:
     if not uid:
         raise RefusedError(if_missing, if_missing.explanation.rstrip("."))
     if not _is_uid(uid):
-        raise RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} is {uid[:80]!r}")
+        # Not the value: what writes names instead of UIDs may write a patient's.
+        what = f"has {len(uid)} characters" if _UID.match(uid) else "is not made of digits between dots"
+        raise RefusedError(Reason.INVALID_UID, f"{elements.name(tag)} {what}")
     if (".0" in uid or uid[0] == "0") and _LEADING_ZERO.search(uid):
         warnings.append(Caution.UID_LEADING_ZERO.about(f"{elements.name(tag)} is {uid}"))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest import tags
 from voxelmill_ingest.cautions import Caution
+from voxelmill_ingest.reasons import shown
 from voxelmill_ingest.values import decimals, is_present, text
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def about_modules(found: Elements, sop_class: str, frame_of_reference: str) -> l
     said = []
     given = text(found, tags.MODALITY)
     if modality and given != modality:
-        said.append(Caution.MODALITY_MISMATCH.about(f"Modality is {given[:16] or 'absent'}, the SOP Class {modality}"))
+        said.append(
+            Caution.MODALITY_MISMATCH.about(f"Modality is {shown(given, 16) or 'absent'}, the SOP Class {modality}")
+        )
     if not is_present(found, tags.IMAGE_TYPE):
         said.append(Caution.MISSING_IMAGE_TYPE.about("Image Type is absent"))
     if not frame_of_reference:

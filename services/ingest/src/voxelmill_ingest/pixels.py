@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from voxelmill_ingest import elements, tags
 from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.fragments import offset_table_problem
-from voxelmill_ingest.reasons import Reason, RefusedError
+from voxelmill_ingest.reasons import Reason, RefusedError, shown
 from voxelmill_ingest.values import number, text
 
 if TYPE_CHECKING:
@@ -89,8 +89,10 @@ def check_pixels(found: Elements, size: int, fragments: Fragments | None, warnin
         what = "no pixel element" if pixels is None else f"{rows} rows and {columns} columns"
         raise RefusedError(Reason.NO_PIXEL_DATA, what)
     if found.transfer_syntax_uid not in _KNOWN:
-        raise RefusedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {found.transfer_syntax_uid[:64]}")
-    matrix = PixelMatrix(rows, columns, _frames(found))
+        raise RefusedError(
+            Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {shown(found.transfer_syntax_uid, 64)}"
+        )
+    matrix = PixelMatrix(rows, columns, _frames(found, warnings))
     bits = _check_cells(found, pixels, warnings)
     samples = _check_samples(found, warnings)
     needed = _decoded_bytes(found, matrix, samples, bits)
@@ -104,16 +106,21 @@ def check_pixels(found: Elements, size: int, fragments: Fragments | None, warnin
         )
     if fragments is not None:
         _check_fragments(found, size, fragments, matrix.frames, warnings)
-    elif not found.deflated:  # an inflated data set has no offsets in the object, and its pixels no size of their own
-        _check_length(pixels, size, needed, matrix, warnings)
+    else:
+        # A deflated data set has no offsets in the object: whether its pixels are cut is seen when they are inflated.
+        rest = (pixels.length or 0) if found.deflated else size - pixels.offset
+        _check_length(pixels, rest, needed, matrix, warnings)
     if found.transfer_syntax_uid in _ALWAYS_LOSSY or text(found, tags.LOSSY_IMAGE_COMPRESSION) == "01":
         warnings.append(Caution.LOSSY_COMPRESSION.about("the pixels have been compressed with loss"))
     return matrix
 
 
-def _frames(found: Elements) -> int:
+def _frames(found: Elements, warnings: list[str]) -> int:
     frames = text(found, tags.NUMBER_OF_FRAMES)
     if not frames:
+        return 1
+    if frames == "0":  # written by some for an image of a single frame
+        warnings.append(Caution.MISSING_PIXEL_DESCRIPTION.about("Number of Frames is 0"))
         return 1
     if not re.fullmatch(r"\+?[0-9]{1,12}", frames) or int(frames) == 0:
         raise RefusedError(Reason.INVALID_HEADER, f"Number of Frames is {frames[:16]!r}")
@@ -159,11 +166,11 @@ def _check_samples(found: Elements, warnings: list[str]) -> int:
     if samples == 3 and number(found, tags.PLANAR_CONFIGURATION) is None:
         warnings.append(_absent("Planar Configuration"))
     if photometric in _RETIRED_COLOURS or samples == 4:
-        detail = f"{samples} samples per pixel, Photometric Interpretation {photometric[:16]}"
+        detail = f"{samples} samples per pixel, Photometric Interpretation {shown(photometric, 16)}"
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, detail)
     expected = {1} if photometric in _ONE_SAMPLE else {3} if photometric in _THREE_SAMPLES else {1, 3}
     if samples not in expected:
-        detail = f"{samples} samples per pixel, Photometric Interpretation {photometric[:16] or 'absent'}"
+        detail = f"{samples} samples per pixel, Photometric Interpretation {shown(photometric, 16) or 'absent'}"
         raise RefusedError(Reason.CONTRADICTORY_PIXELS, detail)
     if photometric and len(expected) > 1:
         detail = f"Photometric Interpretation is {photometric[:16]!r}"
@@ -186,10 +193,10 @@ def _decoded_bytes(found: Elements, matrix: PixelMatrix, samples: int, bits: int
     return (matrix.rows * matrix.columns * matrix.frames * doubled * bits + 15) // 16
 
 
-def _check_length(pixels: Pixels, size: int, needed: int, matrix: PixelMatrix, warnings: list[str]) -> None:
-    """Check the length of pixels that are not compressed against their number, and against the object."""
+def _check_length(pixels: Pixels, rest: int, needed: int, matrix: PixelMatrix, warnings: list[str]) -> None:
+    """Check the length of pixels that are not compressed against their number, and the `rest` of the object."""
     announced = pixels.length or 0
-    present = min(size - pixels.offset, announced)
+    present = min(rest, announced)
     if present < needed:
         what = f"{matrix.rows} x {matrix.columns} x {matrix.frames} frames need {needed}"
         raise RefusedError(Reason.TRUNCATED, f"{present} bytes of pixels, {what}")

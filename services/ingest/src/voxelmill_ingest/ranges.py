@@ -17,6 +17,7 @@ T = TypeVar("T")
 FIRST_READ = 16 << 10
 """Bytes of the first read: the pixels of 95 in 100 real objects begin before 6.3 KB."""
 AFTER_JUMP = 4 << 10
+"""Bytes of the first read after a jump. A gap that is not longer is none."""
 GROWTH = 4
 LARGEST_READ = 1 << 20
 MOST_READ = 32 << 20
@@ -37,6 +38,10 @@ class HeaderTooLongError(Exception):
     """The reader asked for more bytes than any header has."""
 
 
+class PackedEndError(Exception):
+    """A packed stream ends before its own end."""
+
+
 async def drive(reading: Reading[T], read: Callable[[int, int], Awaitable[bytes]]) -> T:
     """Run a reader to its end, fetching each range with `read(start, length)`."""
     try:
@@ -52,7 +57,8 @@ class Window:
     """A stretch of an object that moves forward over it.
 
     Each miss reads four times as much as the last, up to a megabyte. After a jump over something large it begins
-    small again: what comes next is mostly the pixels.
+    small again, for what comes next is mostly the pixels; but each jump makes twice as much of it. So no header,
+    however it is made, takes more than some sixty reads.
 
     Attributes
     ----------
@@ -62,18 +68,27 @@ class Window:
         Offset of `data[0]` in the object.
     position
         Offset in the object at which the reader stands; it may lie outside of the window after a jump.
+    read
+        How many bytes have been asked for, those in hand at the beginning included.
     """
 
-    def __init__(self, size: int, data: bytes = b"") -> None:
+    def __init__(self, size: int, data: bytes = b"", read: int = 0) -> None:
         self.size = size
         self.data = data
         self.start = 0
         self.position = 0
-        self._step = FIRST_READ
-        self._read = len(data)
+        self._step = FIRST_READ * GROWTH if data else FIRST_READ
+        self._after_jump = AFTER_JUMP
+        self.read = read or len(data)
 
     def need(self, length: int) -> Reading[bool]:
-        """Bring `length` bytes from `position` on into the window; false if the object ends before."""
+        """Bring `length` bytes from `position` on into the window; false if the object ends before.
+
+        Raises
+        ------
+        HeaderTooLongError
+            If more than `MOST_READ` bytes have been read.
+        """
         offset = self.position - self.start
         if offset >= 0 and offset + length <= len(self.data):
             return True
@@ -83,13 +98,14 @@ class Window:
 
     def _move(self, offset: int, length: int) -> Reading[bool]:
         kept = self.data[offset:] if 0 <= offset < len(self.data) else b""
-        if offset > len(self.data):
-            self._step = AFTER_JUMP
+        if offset > len(self.data) + AFTER_JUMP:
+            self._step = self._after_jump
+            self._after_jump = min(2 * self._after_jump, LARGEST_READ)
         start = self.position + len(kept)
         wanted = min(max(self._step, length - len(kept)), self.size - start)
         self._step = min(self._step * GROWTH, LARGEST_READ)
-        self._read += wanted
-        if self._read > MOST_READ:
+        self.read += wanted
+        if self.read > MOST_READ:
             raise HeaderTooLongError
         self.data = kept + (yield ByteRange(start, wanted))
         self.start = self.position
@@ -108,19 +124,19 @@ class InflatedWindow(Window):
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
 
     def _move(self, offset: int, length: int) -> Reading[bool]:  # noqa: ARG002 - inflated bytes have no random access
-        """See `Window.need`. Raises `zlib.error` if the stream is damaged."""
+        """See `Window.need`. Raises `zlib.error` if the stream is damaged, and `PackedEndError` if it is cut."""
         while (end := self.start + len(self.data)) < self.position + length:
             if self._inflate.eof:
                 return False
             packed = self._inflate.unconsumed_tail
             if not packed:
                 if not (yield from self._packed.need(1)):
-                    return False
+                    raise PackedEndError
                 packed = self._packed.data[self._packed.position - self._packed.start :]
                 self._packed.position += len(packed)
             fresh = self._inflate.decompress(packed, LARGEST_READ)
-            self._read += len(fresh)
-            if self._read > MOST_READ:
+            self.read += len(fresh)
+            if self.read > MOST_READ:
                 raise HeaderTooLongError
             keep_from = min(max(self.position, self.start), end)
             self.data = self.data[keep_from - self.start :] + fresh

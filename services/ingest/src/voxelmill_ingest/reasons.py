@@ -207,6 +207,17 @@ class Reason(StrEnum):
     )
 
 
+def shown(value: str, most: int = 300) -> str:
+    """Return text out of an object, fit to be shown and kept: what is no printable character is escaped.
+
+    PostgreSQL keeps no NUL, and a terminal obeys what it is sent. `most` is how many characters are left.
+    """
+    if value.isprintable():
+        return value[:most]
+    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in value[:most])
+    return "".join(printable)[:most]
+
+
 class RefusedError(Exception):
     """Carries a refusal out of the rules. `detail` is one line for people that names the element."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_REFEREED: Final = 256 << 10
 """Bytes of a header that pydicom is given: it reads all of it at once, and this process has other things to do."""
+_DEFLATED: Final = elements.DEFLATED.encode()
 _BROKEN: Final = (
     BytesLengthException,
     NotDicomError,
@@ -63,15 +64,16 @@ def second_opinion(window: Window, wanted: Wanted) -> Reading[Elements | None]:
     size = min(window.size, MOST_REFEREED)
     if not (yield from window.need(size)):
         return None
-    head = io.BytesIO(window.data[:size])
+    data = window.data[:size]
+    if _DEFLATED in data:
+        return None  # pydicom would inflate all of it at once, whatever that comes to
+    head = io.BytesIO(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(head, stop_before_pixels=True, force=True)
         found = _translated(dataset, wanted)
     except _BROKEN:
-        return None
-    if found.deflated:
         return None
     end = window.position = head.tell()
     explicit = not dataset.original_encoding[0]
@@ -113,5 +115,4 @@ def _translated(dataset: Dataset, wanted: Wanted) -> Elements:
     found.transfer_syntax_uid = declared or syntax
     found.assumed_syntax = not declared
     found.big_endian = not little
-    found.deflated = declared == elements.DEFLATED
     return found

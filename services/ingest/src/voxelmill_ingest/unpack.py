@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from voxelmill_ingest.findings import ArchiveFormat
 from voxelmill_ingest.inspection import is_junk
-from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.reasons import Reason, shown
 from voxelmill_shared.errors import VoxelmillError
 
 if TYPE_CHECKING:
@@ -296,8 +296,3 @@ def safe_name(name: str) -> str | None:
     if ".." in parts or length > _LONGEST_NAME or longest_part > 255:
         return None
     return str(PurePosixPath(*parts))
-
-
-def shown(name: str) -> str:
-    """Return text out of an archive, fit to be shown and kept: what is no printable character is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:300])
