@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from unit.shared.imaging_files import image, save
 from voxelmill_shared.imaging.codestream import read_codestream
+from voxelmill_shared.imaging.decoding import decode
 from voxelmill_shared.imaging.frames import Window, WindowFunction, read_frames
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding, narrow
@@ -357,3 +359,27 @@ def test_padding_is_read_in_the_pixels_sign() -> None:
     padding = Padding.of(header, signed=False, bits_allocated=16)
     assert padding == Padding(63536, 63540)
     assert padding.mask(np.array([63535, 63536, 63540, 63541])).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.bool_])
+def test_of_many_frames_only_those_asked_for_are_read(tmp_path: Path, kind: Any) -> None:
+    """A file may hold hours of ultrasound. Single bits go on from frame to frame without a gap (PS3.5 8.1.1)."""
+    bits = np.random.default_rng(4).integers(0, 2, (60, 301, 203)).astype(kind)
+    dataset = image(bits[0].astype(np.uint16), NumberOfFrames=60, PixelData=bits.tobytes())
+    if kind is np.bool_:
+        packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 1, 1, 0, 0
+        dataset.PixelData = packed + bytes(len(packed) % 2)
+    path = save(dataset, tmp_path / "many.dcm")
+    opened = open_image(path)
+    tracemalloc.start()
+    try:
+        last, first = opened.encoded([59, 7])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * opened.frame_bytes + 100_000 < path.stat().st_size
+    for frame, encoded in ((59, last), (7, first)):
+        np.testing.assert_array_equal(decode(opened, frame, encoded)[0], bits[frame])
+    in_memory = open_image(path.read_bytes())
+    assert [bytes(one) for one in in_memory.encoded([59, 7])] == [bytes(last), bytes(first)]

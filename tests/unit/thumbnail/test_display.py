@@ -8,12 +8,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, convert_color_space, pixel_array
 from pydicom.pixels.processing import apply_voi
 from pydicom.sequence import Sequence
 
 from unit.shared.imaging_files import image, save
-from voxelmill_shared.imaging import read_frames
+from voxelmill_shared.imaging import Window, WindowFunction, read_frames
 from voxelmill_shared.imaging.palette import expand_segments
 from voxelmill_shared.work import UnsupportedSeriesError
 from voxelmill_thumbnail.picture import picture_of
@@ -268,6 +268,110 @@ def test_what_is_not_a_number_is_black() -> None:
     levels = grey_levels(frame(stored))
     assert levels[0, :3].tolist() == [0, 255, 0]
     assert np.ptp(levels.astype(int)) == 255
+
+
+def test_tables_in_big_endian_words(tmp_path: Path) -> None:
+    """A VOI and a modality table of OW are in the byte order of the file, which the reader leaves as it is."""
+    entries = np.arange(4096)[::-1] * 16
+    for keyword in ("VOILUTSequence", "ModalityLUTSequence"):
+        plain = ramp(tmp_path, **{keyword: Sequence([table(entries, 0, 16)])})
+        item = table(entries, 0, 16)
+        item.LUTData = entries.astype(">u2").tobytes()
+        dataset = image(RAMP, RescaleSlope=None, RescaleIntercept=None, BitsStored=12, HighBit=11)
+        setattr(dataset, keyword, Sequence([item]))
+        dataset.PixelData = RAMP.astype(">u2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+        np.testing.assert_array_equal(grey_levels(only(dataset, tmp_path)).ravel(), plain)
+
+
+def test_a_table_that_makes_no_sense_is_passed_over(tmp_path: Path) -> None:
+    """The window beside it is taken, and what is wrong is said; a window that is none leaves the percentiles."""
+    short = table(np.arange(100), 0, 16)  # 200 bytes
+    short.LUTDescriptor = [4096, 0, 16]
+    plain = {"RescaleSlope": None, "RescaleIntercept": None, "WindowCenter": 2048, "WindowWidth": 4096}
+    display = only(image(RAMP, VOILUTSequence=Sequence([short]), **plain), tmp_path).display
+    assert display.voi == Window(2048, 4096)
+    assert display.doubt == "its VOI LUT makes no sense (a look-up table has 200 entries instead of 4096)"
+    dataset = image(RAMP, VOILUTSequence=Sequence([Dataset()]))
+    dataset.add_new("WindowCenter", "LO", "x")
+    dataset.add_new("WindowWidth", "LO", "y")
+    display = only(dataset, tmp_path).display
+    assert display.voi is None
+    assert display.doubt.startswith("its VOI LUT makes no sense (")
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"RescaleSlope": 0.001}, Window(0.5, 0.8, WindowFunction.LINEAR_EXACT)),
+        ({"RescaleSlope": 1}, None),  # 1 would be the narrowest, and nobody means a threshold
+        ({"RescaleSlope": 0.001, "WindowWidth": 0}, None),
+        ({"RescaleSlope": 0.001, "WindowWidth": -1}, None),
+        ({"RescaleSlope": 1, "VOILUTFunction": "SIGMOID"}, Window(0.5, 0.8, WindowFunction.SIGMOID)),
+    ],
+)
+def test_narrow_windows(tmp_path: Path, elements: dict[str, Any], expected: Window | None) -> None:
+    """LINEAR is not defined below a width of 1 (PS3.3 C.11.2.1.2.1): with fractions it can only mean LINEAR_EXACT."""
+    dataset = image(RAMP, **({"WindowCenter": 0.5, "WindowWidth": 0.8, "RescaleIntercept": 0} | elements))
+    assert only(dataset, tmp_path).display.voi == expected
+
+
+@pytest.mark.parametrize(("modality", "air"), [("CT", True), ("MR", False)])
+def test_only_a_ct_has_air(tmp_path: Path, modality: str, air: bool) -> None:
+    """Padding becomes air where air is on the scale."""
+    display = only(image(RAMP, Modality=modality, PixelPaddingValue=63536), tmp_path).display
+    assert (display.air is not None) is air
+    assert display.padding is not None
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("first", [0, 100, -1000])
+@pytest.mark.parametrize("several", [False, True])
+def test_voi_tables_equal_pydicoms(tmp_path: Path, bits: int, first: int, several: bool) -> None:
+    """Of several tables the first, from any first input, to within the rounding to 8 bits."""
+    count = 200 if bits == 8 else 3000
+    entries = (np.linspace(0, 1, count) ** 2 * ((1 << bits) - 1)).astype(int)
+    items = [table(entries, first, bits, "SS"), table(entries[::-1], first, bits, "SS")][: 2 if several else 1]
+    dataset = image(
+        RAMP.astype(np.int16),
+        VOILUTSequence=Sequence(items),
+        BitsStored=13,
+        HighBit=12,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+    )
+    units = (RAMP.astype(np.int16) - 1024).clip(max=first + count - 1)  # pydicom counts in the type of the entries
+    expected = apply_voi(units, dataset, index=0) / ((1 << bits) - 1) * 255
+    assert np.abs(grey_levels(only(dataset, tmp_path)) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(("bits", "first"), [(16, 0), (16, 50), (8, 0), (8, 50)])
+def test_palettes_equal_pydicoms(tmp_path: Path, bits: int, first: int) -> None:
+    """Entries of both widths, also where the first stored value that is mapped is not 0; to within a level."""
+    step = np.arange(200) / 199
+    shades = {"Red": step, "Green": step**2, "Blue": 1 - step}
+    top = (1 << bits) - 1
+    entries = {name: (shade * top).astype("u1" if bits == 8 else "<u2").tobytes() for name, shade in shades.items()}
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    dataset = image(stored, PhotometricInterpretation="PALETTE COLOR", **palette(entries, first, bits, 200))
+    expected = apply_color_lut(stored, dataset) >> (bits - 8)
+    assert np.abs(np.asarray(picture_of(only(dataset, tmp_path))).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("shift", [0, 8])
+def test_colour_spaces_equal_pydicoms(tmp_path: Path, photometric: str, planar: int, shift: int) -> None:
+    """Colours by pixel and by plane, of 8 and of 16 bits, to within two levels (pydicom and libjpeg both round)."""
+    rgb = np.random.default_rng(8).integers(0, 256, (16, 20, 3), np.uint8)
+    cells = rgb if photometric == "RGB" else convert_color_space(rgb, "RGB", "YBR_FULL")
+    expected = cells if photometric == "RGB" else convert_color_space(cells, "YBR_FULL", "RGB")
+    stored = cells.astype(np.uint16) << shift if shift else cells
+    dataset = image(stored, PhotometricInterpretation=photometric, PlanarConfiguration=planar)
+    if planar:
+        dataset.PixelData = np.ascontiguousarray(np.moveaxis(stored, -1, 0)).tobytes()
+    colours = np.asarray(picture_of(only(dataset, tmp_path))).astype(int)
+    assert np.abs(colours - expected).max() <= 2
 
 
 GREYS = [

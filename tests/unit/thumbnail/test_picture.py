@@ -12,7 +12,7 @@ from unit.shared.imaging_files import along_z, enhanced, image, numbered, save, 
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging import open_image
 from voxelmill_shared.imaging.frames import body_part_of
-from voxelmill_thumbnail.picture import fit
+from voxelmill_thumbnail.picture import fit, longest_written, square_pixels, write_picture
 from voxelmill_thumbnail.presets import CT_PRESETS, presets_for
 from voxelmill_thumbnail.sheet import frames_to_show
 from voxelmill_thumbnail.shrinking import halve
@@ -130,6 +130,9 @@ def test_a_frame_that_cannot_be_decoded_costs_the_sheet_and_not_the_picture(tmp_
         ("Thoracic", ("lung", "bone", "soft-tissue")),
         ("", ("lung", "bone", "soft-tissue", "brain")),
         ("PARTIALBODY", ("lung", "bone", "soft-tissue", "brain")),
+        ("HEART", ("lung", "bone", "soft-tissue")),
+        ("FOREARM", ("bone", "soft-tissue")),
+        ("Inner ear", ("bone", "soft-tissue", "brain")),
     ],
 )
 def test_presets_suit_the_part_of_the_body(part: str, names: tuple[str, ...]) -> None:
@@ -184,3 +187,27 @@ def test_animals_on_four_legs_get_no_letters(tmp_path: Path, species: str | None
     draw(paths, tmp_path / "out")
     assert bool(np.ptp(levels(tmp_path / "out" / "axial.webp")) > 100) is lettered
     assert np.ptp(levels(tmp_path / "out" / "preview.webp")) < 4
+
+
+def test_what_webp_has_no_room_for_is_made_smaller(tmp_path: Path) -> None:
+    """16 million pixels of noise overflow its first partition; nothing smaller does, so this takes its time."""
+    noise = np.random.default_rng(3).integers(0, 256, (4096, 4096), np.uint8)
+    written = levels(write_picture(Image.fromarray(noise), tmp_path / "noise.webp"))
+    assert written.shape == (3072, 3072)
+    assert written.std() > 20
+
+
+@pytest.mark.parametrize(
+    ("size", "longest"),
+    [((16_384, 16_384), 8192), ((65_535, 100), 16_383), ((100, 100), 8192), ((4096, 16_384), 16_383)],
+)
+def test_the_largest_picture_that_is_written(size: tuple[int, int], longest: int) -> None:
+    """At most 8,192 squared pixels, and on no side more than WebP can hold."""
+    assert longest_written(*size) == longest
+
+
+def test_stretching_is_bounded() -> None:
+    """A long picture of very flat pixels keeps its proportions and not its rows."""
+    stretched = square_pixels(Image.new("L", (100, 8_000)), 1 / 90)
+    assert stretched.width * stretched.height <= 1.001 * (1 << 26)
+    assert stretched.width / stretched.height == pytest.approx(9_000 / 8_000, rel=1e-3)

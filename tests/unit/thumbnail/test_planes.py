@@ -145,3 +145,12 @@ def test_without_a_window_the_volume_gives_one() -> None:
     planes = draw_planes(patient(affine, shape, ball), None)
     assert np.asarray(planes.axial.image).min() == 0
     assert np.asarray(planes.axial.image).max() == 255
+
+
+def test_padding_gives_no_window() -> None:
+    """Without a window the planes and the projection have the percentiles of what was measured."""
+    values = np.tile(np.linspace(100, 200, 40, dtype=np.int16), (6, 40, 1))
+    values[:, :25] = -32768
+    planes = draw_planes(Volume(values, np.eye(4)), None, padding=(-32768, -32768))
+    for plane in (planes.axial, planes.mip):
+        assert np.ptp(np.asarray(plane.image, int)[-5:]) > 240

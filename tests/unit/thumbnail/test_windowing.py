@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ from pydicom.pixels import apply_windowing
 
 from voxelmill_shared.imaging.frames import Display, Frame, Palette, Window, WindowFunction
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding
-from voxelmill_thumbnail.windowing import colours, grey_levels, percentile_window, window_values
+from voxelmill_thumbnail.windowing import colours, grey_levels, percentile_window, usual_window, window_values
+
+GREY_PALETTE = Palette(*[LookUpTable.from_data((256, 0, 8), list(range(256)))] * 3)
 
 
 def frame(stored: Any, **changes: Any) -> Frame:
@@ -112,3 +116,69 @@ def test_colours_of_16_bits_are_scaled_down() -> None:
     """RGB of 12 bits stored in 16."""
     stored = np.array([[[0, 2048, 4095]]], np.uint16)
     assert colours(frame(stored, photometric="RGB", bits_stored=12)).tolist() == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.int32, np.uint64])
+def test_wide_values_keep_their_last_digits(kind: Any) -> None:
+    """A ramp of 200 steps far from nought is a ramp of grey, though a float32 would see eight of them as one."""
+    stored = (np.arange(200).reshape(10, 20) + (1 << 30)).astype(kind)
+    levels = grey_levels(frame(stored))
+    assert len(np.unique(levels)) > 190
+    assert (np.diff(levels.ravel().astype(int)) >= 0).all()
+
+
+def test_numbers_that_no_float32_holds_are_shown() -> None:
+    """Doubles of 1e300 neither warn nor become one level."""
+    levels = grey_levels(frame(np.linspace(0, 1e300, 256).reshape(16, 16)))
+    assert np.abs(levels.ravel().astype(int) - np.arange(256)).max() <= 4
+
+
+def test_a_table_knows_no_numbers_with_a_fraction() -> None:
+    """The nearest entry is taken; NaN is the first, and the infinities are the ends."""
+    table = LookUpTable.from_data((4, 10, 8), [40, 80, 120, 255])
+    stored = np.array([[np.nan, -np.inf, 10.9, 12.4, 1e30, np.inf]], np.float32)
+    assert grey_levels(frame(stored, voi=table)).tolist() == [[40, 40, 80, 120, 255, 255]]
+
+
+def test_padding_of_a_ct_is_air() -> None:
+    """Padding far off the scale of tissue is black and not white, and what might be tissue is left."""
+    stored = np.array([[63536, 1064, 0]], np.uint16)
+    made = frame(stored, modality=ModalityTransform(1, -1024), voi=Window(40, 400))
+    assert grey_levels(made)[0, 0] == 255
+    padded = replace(made.display, air=Padding(63536, 63536))
+    assert grey_levels(Frame(stored, padded)).tolist() == [[0, 128, 0]]
+    tissue = replace(made.display, air=Padding(1064, 1064))
+    assert grey_levels(Frame(stored, tissue))[0, 1] == 128
+
+
+def test_percentiles_of_a_sample_are_those_of_the_image() -> None:
+    """Large images are sampled over both sides; where the sample sees one value only, every pixel counts."""
+    stored = np.broadcast_to(np.arange(2000, dtype=np.uint16) * 10, (1000, 2000))
+    window = usual_window([frame(np.ascontiguousarray(stored))])
+    assert window.centre - window.width / 2 == pytest.approx(200, abs=60)
+    assert window.centre + window.width / 2 == pytest.approx(19_900, abs=60)
+    dot = np.zeros((1000, 1000), np.uint16)
+    dot[501, 503] = 900
+    assert grey_levels(frame(dot))[501, 503] == 255
+
+
+@pytest.mark.parametrize(
+    ("stored", "changes", "bytes_each"),
+    [
+        (np.zeros((4096, 2048), np.uint16), {"voi": Window(100, 200)}, 2),
+        (np.zeros((4096, 2048), np.uint32), {"voi": Window(100, 200)}, 2),
+        (np.zeros((4096, 2048), np.uint16), {}, 2),
+        (np.zeros((4096, 2048), np.uint8), {"photometric": "PALETTE COLOR", "palette": GREY_PALETTE}, 5),
+    ],
+)
+def test_large_pictures_take_little_memory(stored: Any, changes: dict[str, Any], bytes_each: float) -> None:
+    """Beside the picture itself only a block of intermediate values: a child has bounds, and a tile has 268 Mpx."""
+    made = frame(stored, **changes)
+    tracemalloc.start()
+    try:
+        (grey_levels if "palette" not in changes else colours)(made)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    blocks = 40 << 20
+    assert peak < stored.size * bytes_each + blocks

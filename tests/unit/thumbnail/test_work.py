@@ -103,6 +103,82 @@ def test_a_codestream_that_fails_late_is_a_warning_too(tmp_path: Path) -> None:
     assert result.warnings[1] == "no planes: not every slice of the volume can be decoded"
 
 
+def jpeg_ls(dataset: Any, frames: list[bytes]) -> Any:
+    """Give a data set these codestreams as its pixels."""
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
+    dataset.PixelData = pydicom.encaps.encapsulate(frames)
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def test_a_broken_scout_does_not_cost_the_planes(tmp_path: Path) -> None:
+    """An instance that cannot be decoded and is no slice of the volume is a warning, and the planes are drawn."""
+    paths = write_series(tmp_path, numbered(4, 16, 16), along_z(4))
+    scout = image(numbered(1, 16, 16)[0], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    paths.append(save(jpeg_ls(scout, [b"\xff\xd8 nothing"]), tmp_path / "scout.dcm"))
+    result, _ = draw(paths, tmp_path / "out")
+    assert result.measurements["planes"] is True
+    assert set(PLANES) <= names(result)
+    assert result.warnings[0].startswith("instance 5: scout.dcm: the pixels of frame 1 cannot be decoded")
+
+
+def test_a_broken_frame_of_a_volume_costs_the_planes_and_not_the_picture(tmp_path: Path) -> None:
+    """The middle frame of an Enhanced CT is drawn though the last frame cannot be decoded."""
+    import imagecodecs
+
+    stored = numbered(5, 16, 16)
+    dataset = enhanced(stored, along_z(5), range(5))
+    dataset.PixelRepresentation = 0
+    frames = [imagecodecs.jpegls_encode(frame.astype(np.uint16)) for frame in stored]
+    path = save(jpeg_ls(dataset, [*frames[:4], b"\xff\xd8 nothing"]), tmp_path / "enhanced.dcm")
+    result, _ = draw([path], tmp_path / "out")
+    assert names(result) == {"instance-1-64", "instance-1-256", "preview"}
+    assert result.warnings[0].startswith("instance 1: no sheet of frames: enhanced.dcm: the pixels of frame 5 cannot")
+    assert result.warnings[1] == "no planes: not every slice of the volume can be decoded"
+
+
+def test_a_window_that_makes_no_sense_is_one_warning(tmp_path: Path) -> None:
+    """The pictures are made with percentiles, and the receipt says once which instances it is about."""
+    paths = write_series(tmp_path, numbered(30, 16, 16), along_z(30))
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("WindowCenter", "LO", "broad")
+        dataset.add_new("WindowWidth", "LO", "wide")
+        dataset.save_as(path)
+    result, _ = draw(paths, tmp_path / "out")
+    assert result.measurements["planes"] is True
+    (warning,) = result.warnings
+    assert warning.startswith("instances 1, 2, 3, ")
+    assert warning.endswith("20 and 10 more: its window makes no sense (could not convert string to float: 'broad')")
+
+
+def test_padding_spoils_no_plane(tmp_path: Path) -> None:
+    """An MR without a window, most of whose pixels are padding far below: the planes are as rich as the instances."""
+    stored = np.tile(np.linspace(100, 200, 40, dtype=np.int16), (5, 40, 1))
+    stored[:, :25] = -32768
+    elements = {"Modality": "MR", "RescaleIntercept": 0, "PixelPaddingValue": -32768}
+    draw(write_series(tmp_path, stored, along_z(5), **elements), tmp_path / "out")
+    assert np.ptp(opened(tmp_path / "out", "axial")[28:38, 2:-2]) > 200
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 100, "WindowWidth": 150}])
+def test_the_receipt_says_where_the_greys_come_from(tmp_path: Path, window: dict[str, int]) -> None:
+    """Images of 8 bits that bring nothing are shown in their full range, which is no percentile."""
+    path = save(image(np.zeros((8, 8), np.uint8), RescaleSlope=None, RescaleIntercept=None, **window), tmp_path / "8")
+    result, _ = draw([path], tmp_path / "out")
+    assert result.measurements["window"]["source"] == ("window" if window else "full range")
+
+
+def test_a_video_is_refused_by_name(tmp_path: Path) -> None:
+    """It is whole, so the reason is the transfer syntax and no truncation."""
+    dataset = image(np.zeros((8, 8, 3), np.uint8), PhotometricInterpretation="YBR_PARTIAL_420", NumberOfFrames=300)
+    jpeg_ls(dataset, [bytes(500)]).file_meta.TransferSyntaxUID = pydicom.uid.MPEG4HP41
+    with pytest.raises(UnsupportedSeriesError, match=r"it is a video \(MPEG-4") as error:
+        draw([save(dataset, tmp_path / "video.dcm")], tmp_path / "out")
+    assert error.value.code == "undecodable-pixels"
+
+
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     """If no instance can be drawn the first reason is raised."""
     path = save(image(np.zeros((4, 4), np.int16), Rows=400), tmp_path / "cut.dcm")

@@ -102,10 +102,14 @@ def write_thumbnails(image: Image.Image, folder: Path, stem: str) -> list[Path]:
     return paths
 
 
+def longest_written(width: int, height: int) -> int:
+    """Return the longer side that a picture of these proportions may have, in pixels."""
+    return min(_LONGEST_SIDE, int(max(width, height) * (_MOST_PIXELS / (width * height)) ** 0.5))
+
+
 def write_picture(image: Image.Image, path: Path) -> Path:
     """Write a preview or a plane, at full resolution if it has at most 8,192 squared pixels and WebP can hold it."""
-    width, height = image.size
-    image = fit(image, min(_LONGEST_SIDE, int(max(image.size) * (_MOST_PIXELS / (width * height)) ** 0.5)))
+    image = fit(image, longest_written(*image.size))
     while True:
         try:
             image.save(path, "WEBP", quality=_PREVIEW_QUALITY, method=_PREVIEW_METHOD)
