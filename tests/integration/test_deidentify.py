@@ -22,6 +22,7 @@ from pydicom.datadict import dictionary_has_tag
 from e2e.command import voxelmill
 from integration.ingest_kit import Clock, Ingest, of
 from integration.test_ingest_service import listening, parts_of, publish, references_in, running, until
+from unit.ingest.hostile_dicom import SURNAME, everything, hostile_archive
 from voxelmill_ingest.deidentify.copies import build_deidentifier
 from voxelmill_ingest.deidentify.errors import DeidentificationKeyError
 from voxelmill_ingest.deidentify.keys import ProjectKeys
@@ -363,6 +364,7 @@ def test_a_whole_run_writes_nothing_that_identifies(data: Path, tmp_path: Path, 
     shutil.copytree(data / "geometry" / "gap_ge_4slices", source)
     for number, path in enumerate(sorted(source.iterdir())):
         path.rename(source / f"{number}.dcm")
+    hostile_archive(source / "more.zip", tmp_path)
     settings: dict[str, Any] = {
         "VOXELMILL_INGEST_DEIDENTIFY": "basic+dates+descriptors+device",
         "VOXELMILL_INGEST_DEIDENTIFY_KEY": KEY,
@@ -370,7 +372,9 @@ def test_a_whole_run_writes_nothing_that_identifies(data: Path, tmp_path: Path, 
     ended = voxelmill("run", source, "--output", tmp_path / "out", "--keep-local", "--json", **settings)
     written = {str(path): body for path, body in read_all(tmp_path / "out")}
     written["the output"] = (ended.out + ended.err).encode()
-    assert any(name.endswith("receipt.json") for name in written), ended.err
+    receipts = [name for name in written if name.endswith("receipt.json")]
+    assert len(receipts) == 2 * 3, ended.err
+    assert [name for name, body in everything(tmp_path / "out") if SURNAME.lower().encode() in body.lower()] == []
     assert {name: leaked for name, body in written.items() if (leaked := identifying.found_in(body))} == {}
     again = voxelmill(
         "run",

@@ -16,13 +16,13 @@ from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
 )
 
+from unit.ingest.hostile_dicom import IMAGE, SURNAME, explicit, file_with, item
 from voxelmill_ingest.deidentify.codestreams import blank_comments
 from voxelmill_ingest.deidentify.dataset import Cleaner
 from voxelmill_ingest.deidentify.errors import NotDeidentifiableError
@@ -38,66 +38,6 @@ if TYPE_CHECKING:
 KEYS = ProjectKeys.derive("a key of 32 characters, or longer", "project")
 ALL = frozenset(Option)
 BASIC = frozenset({Option.PRIVATE})
-CT = "1.2.840.10008.5.1.4.1.1.2"
-SURNAME = "Zzyxwicz"
-
-
-LONG = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
-"""Value Representations with a length of four bytes (PS3.5 7.1.2)."""
-
-
-def explicit(tag: int, vr: str, value: bytes) -> bytes:
-    """Encode one element, whatever it is."""
-    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
-    value += bytes(len(value) % 2)
-    return head + (struct.pack("<2xI", len(value)) if vr in LONG else struct.pack("<H", len(value))) + value
-
-
-def item(*elements: bytes) -> bytes:
-    """Encode a sequence's value with one item."""
-    body = b"".join(elements)
-    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(body)) + body
-
-
-IMAGE: dict[int, tuple[str, bytes]] = {
-    0x00080016: ("UI", CT.encode()),
-    0x00080018: ("UI", b"1.2.3.4"),
-    0x00080060: ("CS", b"CT"),
-    0x00100010: ("PN", f"{SURNAME}^Jane".encode()),
-    0x00100020: ("LO", b"4711-0815"),
-    0x0020000D: ("UI", b"1.2.3.1"),
-    0x0020000E: ("UI", b"1.2.3.2"),
-    0x00280002: ("US", b"\1\0"),
-    0x00280004: ("CS", b"MONOCHROME2"),
-    0x00280010: ("US", b"\4\0"),
-    0x00280011: ("US", b"\4\0"),
-    0x00280100: ("US", b"\x10\0"),
-    0x00280101: ("US", b"\x10\0"),
-    0x00280102: ("US", b"\x0f\0"),
-    0x00280103: ("US", b"\0\0"),
-    0x7FE00010: ("OW", bytes(range(32))),
-}
-"""A CT slice of 4 x 4 pixels."""
-
-
-def file_with(
-    path: Path,
-    elements: dict[int, tuple[str, bytes]] | None = None,
-    *,
-    preamble: bytes = bytes(128),
-    meta: bytes = b"",
-    syntax: str = ExplicitVRLittleEndian,
-    after: bytes = b"",
-) -> Path:
-    """Write that slice with further elements, whatever they are."""
-    everything = IMAGE | (elements or {})
-    head = explicit(0x00020002, "UI", CT.encode()) + explicit(0x00020003, "UI", b"1.2.3.4")
-    head += explicit(0x00020010, "UI", syntax.encode()) + meta
-    body = b"".join(explicit(tag, *everything[tag]) for tag in sorted(everything))
-    path.write_bytes(
-        preamble + b"DICM" + explicit(0x00020000, "UL", struct.pack("<I", len(head))) + head + body + after
-    )
-    return path
 
 
 def copy_of(source: Path, options: frozenset[Option] = ALL) -> bytes:
