@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from voxelmill_segment.handler import SegmentSeries
+from voxelmill_segment.pipeline import Pipeline
 from voxelmill_segment.work import DICOM_SEG
 from voxelmill_shared.child import ChildPool, Limits
 from voxelmill_shared.events import (
@@ -68,8 +69,9 @@ async def test_the_segmentation_refers_to_what_the_manifest_names(tmp_path: Path
     inbox, work, results = [LocalStore(tmp_path / name, name) for name in ("inbox", "work", "results")]
     stores = Stores(inbox, work, results)
     event, manifest = await validated(stores, sorted((data / "totalseg_ct_dicom_20").iterdir()))
-    async with ChildPool("voxelmill_segment.work:segment_series", Limits(8 << 30, 200), 1) as children:
-        handler = SegmentSeries(StageResults(stores, Stage.SEGMENT), children, Scratch(tmp_path / "scratch"))
+    children = ChildPool("voxelmill_segment.work:act", Limits(8 << 30, 200), 1)
+    async with Pipeline(children, children) as pipeline:
+        handler = SegmentSeries(StageResults(stores, Stage.SEGMENT), pipeline, Scratch(tmp_path / "scratch"))
         outcome = await handler(event)
     assert isinstance(outcome, Done)
     assert [type(event) for event in outcome.events] == [SeriesSegmented]

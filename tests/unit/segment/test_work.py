@@ -14,6 +14,7 @@ import pytest
 from unit.segment.torso import dice, series_task, silent, torso, write_series
 from voxelmill_segment.work import DICOM_SEG, LABEL_MAP, STATISTICS, segment_series
 from voxelmill_shared.child import Child, Limits
+from voxelmill_shared.errors import NotEquippedError
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_array, read_nifti
@@ -134,9 +135,12 @@ def test_a_resampled_series_has_no_dicom_segmentation(tmp_path: Path) -> None:
     assert any(warning.startswith("no segmentation.dcm: the volume was resampled") for warning in result.warnings)
 
 
-def test_a_model_to_come_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """Nothing is fetched for a model that is not there."""
-    with pytest.raises(Exception, match="comes with a later version"):
+def test_what_this_worker_lacks_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the library or its weights no series is read; another worker may have them."""
+    monkeypatch.setenv("VOXELMILL_WEIGHTS", str(tmp_path / "no weights"))
+    with pytest.raises(NotEquippedError):
         segment_series(series_task([tmp_path / "absent"], tmp_path, model=ModelName.TOTALSEGMENTATOR), silent)
 
 

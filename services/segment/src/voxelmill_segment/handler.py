@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from voxelmill_segment.task import SegmentTask
+from voxelmill_segment.totalsegmentator.tasks import UnfitPlanError
 from voxelmill_shared.errors import NotBuiltError
 from voxelmill_shared.events import SeriesSegmented, SeriesValidated, Stage, StageSkipped
 from voxelmill_shared.outcome import Done, Outcome, Reject
+from voxelmill_shared.progress import current
 from voxelmill_shared.results import ResultKeys, SeriesManifest
 from voxelmill_shared.stage import StageResults, read_document
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError
 
 if TYPE_CHECKING:
-    from voxelmill_shared.child import ChildPool
+    from voxelmill_segment.pipeline import Pipeline
     from voxelmill_shared.events import DocumentRef
     from voxelmill_shared.parts import Scratch
     from voxelmill_shared.results import StageRecord
@@ -31,7 +32,7 @@ class SegmentSeries:
     """Turn one series revision into a label map."""
 
     results: StageResults
-    children: ChildPool
+    pipeline: Pipeline
     scratch: Scratch
 
     async def __call__(self, event: SeriesValidated) -> Outcome:
@@ -50,13 +51,16 @@ class SegmentSeries:
                 return Reject(error.reason, error.code)
             except NotBuiltError as error:
                 return Reject(str(error), "not-built")
+            except UnfitPlanError as error:
+                return Reject(str(error), error.error_class)
         reference, record = standing
         return Done((SeriesSegmented(**about, record=reference, artefacts=len(record.artefacts), plan=event.plan),))
 
     async def work(self, event: SeriesValidated, keys: ResultKeys) -> tuple[DocumentRef, StageRecord]:
-        """Fetch the instances, segment them in a child process, keep what comes out."""
+        """Fetch the instances, segment them in child processes, keep what comes out."""
         started = datetime.now(UTC)
         manifest = await read_document(self.results.stores.results, event.manifest, SeriesManifest)
+        await self.pipeline.admit(event.plan, manifest.kind, manifest.modality)
         with self.scratch.folder(Stage.SEGMENT) as folder:
             paths = await self.results.inputs(manifest, folder / "in")
             task = SegmentTask(
@@ -70,7 +74,5 @@ class SegmentSeries:
                 sop_instance_uids=tuple(instance.sop_instance_uid for instance in manifest.instances),
                 sop_class_uids=tuple(instance.sop_class_uid for instance in manifest.instances),
             )
-            clock = time.monotonic()
-            work = await self.children.call(task)
-            seconds = time.monotonic() - clock
+            work, seconds = await self.pipeline.segment(task, current())
             return await self.results.write(keys, work, started, datetime.now(UTC), seconds)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from voxelmill_segment.devices import devices
+from voxelmill_segment.equipment import Equipment
 from voxelmill_segment.handler import SegmentSeries
+from voxelmill_segment.pipeline import Pipeline
 from voxelmill_shared.child import ChildPool
 from voxelmill_shared.events import SeriesValidated, Stage
 from voxelmill_shared.service import Service, Subscription
@@ -16,23 +21,54 @@ if TYPE_CHECKING:
     from voxelmill_shared.parts import Parts
 
 
-def build(parts: Parts, settings: SegmentSettings) -> Service:
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the children call: the phases of reading and writing, and that of computing."""
+
+    helper: str = "voxelmill_segment.work:act"
+    device: str = "voxelmill_segment.device:compute"
+
+
+def build(parts: Parts, settings: SegmentSettings, targets: Targets | None = None) -> Service:
     """Build the service from its parts."""
-    children = ChildPool(
-        "voxelmill_segment.work:segment_series",
-        parts.limits,
-        settings.segment_concurrency,
+    targets = targets or Targets()
+    names = devices(settings.segment_device, settings.segment_concurrency)
+    on_gpu = names[0] != "cpu"
+    ahead = settings.segment_ahead if settings.segment_ahead is not None else 1 + on_gpu
+    # A machine that is taken away has no time for a child that is in the middle of a part.
+    limits = replace(parts.limits, stop_seconds=0.0) if settings.segment_spot else parts.limits
+
+    def environment(device: str) -> dict[str, str]:
+        equipment = Equipment(settings.weights, device, settings.totalsegmentator_license)
+        # What a library takes for a temporary file holds a patient's voxels: it lies where ours do.
+        return {**equipment.environment(), "TMPDIR": str(parts.scratch.root.absolute())}
+
+    together = not ahead and not on_gpu
+    computing = ChildPool(
+        targets.helper if together else targets.device,
+        replace(limits, watched=on_gpu),
+        len(names),
         warm=parts.children_at_start,
+        environments=[environment(name) for name in names],
     )
-    handler = SegmentSeries(
-        results=StageResults(parts.stores, Stage.SEGMENT),
-        children=children,
-        scratch=parts.scratch,
+    helping = (
+        computing
+        if together
+        else ChildPool(
+            targets.helper,
+            limits,
+            len(names) * max(1, ahead),
+            warm=parts.children_at_start,
+            environments=[environment("cpu")],
+        )
     )
+    pipeline = Pipeline(helping, computing, on_gpu=on_gpu)
+    handler = SegmentSeries(results=StageResults(parts.stores, Stage.SEGMENT), pipeline=pipeline, scratch=parts.scratch)
     return Service(
         name="segment",
         stage=Stage.SEGMENT,
-        subscriptions=(Subscription(SEGMENT, {SeriesValidated: handler}, prefetch=settings.segment_concurrency),),
-        resources=(children,),
+        subscriptions=(Subscription(SEGMENT, {SeriesValidated: handler}, prefetch=len(names) * (1 + ahead)),),
+        resources=(pipeline,),
         checks={"results": parts.stores.results.check},
+        grace=timedelta(0) if settings.segment_spot else None,
     )

@@ -1,28 +1,35 @@
-"""The domain half of the stage: the files of a series in; label map, DICOM SEG and statistics out. Runs in a child."""
+"""The domain half of the stage: the files of a series in; label map, DICOM SEG and statistics out. Runs in children.
+
+Three phases, so that while the device computes one series the next is read and the last is written: `prepare` and
+`finish` here, `compute` in `device`.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from voxelmill_segment.dicom_seg import UnreferableError, write_dicom_seg
-from voxelmill_segment.segmenter import open_segmenter
+from voxelmill_segment.equipment import Equipment
+from voxelmill_segment.passing import open_labels, open_volume, store_volume
+from voxelmill_segment.segmenter import LabelMap
 from voxelmill_segment.statistics import measure
-from voxelmill_segment.upright import Upright
+from voxelmill_segment.task import LABELS, VOXELS, Admission, Completion, Computation, Preparation, Prepared
+from voxelmill_segment.totalsegmentator.tasks import resolve
+from voxelmill_segment.totalsegmentator.weights import WeightsFolder
 from voxelmill_shared.events import ObjectKind
 from voxelmill_shared.imaging.labelmap import write_label_map
 from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.series import lay_out_volumes, open_images
+from voxelmill_shared.plan import ModelName
 from voxelmill_shared.work import NotApplicableError, OutputFile, StepClock, WorkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from voxelmill_segment.segmenter import LabelMap, Segmenter
-    from voxelmill_segment.task import SegmentTask
+    from voxelmill_segment.task import Computed, SegmentTask, Shape
     from voxelmill_shared.imaging.volume import Volume
-    from voxelmill_shared.plan import Plan
+    from voxelmill_shared.work import Report
 
 LABEL_MAP = "segmentation/labelmap.nii.gz"
 DICOM_SEG = "segmentation/segmentation.dcm"
@@ -31,61 +38,111 @@ _MOST_OTHERS = 20
 """How many other parts of a series are named one by one."""
 
 
-def segment_series(task: SegmentTask, report: Callable[[str], None]) -> WorkResult:
-    """Segment a series and write what comes of it.
+def act(
+    request: Admission | Preparation | Computation | Completion, report: Report
+) -> Prepared | Computed | WorkResult | None:
+    """Do a phase: what a child that reads and writes is called with. It can also compute, where nobody else does."""
+    if isinstance(request, Preparation):
+        return prepare(request, report)
+    if isinstance(request, Completion):
+        return finish(request, report)
+    if isinstance(request, Admission):
+        admit(request)
+        return None
+    from voxelmill_segment.device import compute  # noqa: PLC0415 - what only computes is loaded only where it is done
 
-    Parameters
-    ----------
-    task
-        The series and what is asked for.
-    report
-        Is told the name of each step as it begins.
+    return compute(request, report)
+
+
+def admit(request: Admission) -> None:
+    """Refuse what this worker cannot do, before anything is fetched.
+
+    Raises
+    ------
+    NotApplicableError
+        If the model has no meaning for this modality.
+    NotEquippedError
+        If this worker lacks the library or weights, or has others than the plan asks for.
+    UnfitPlanError
+        If no worker can do it.
+    """
+    plan, modality = request.plan, request.modality if request.kind is ObjectKind.DICOM else ""
+    if plan.model is ModelName.TOTALSEGMENTATOR:
+        equipment = Equipment.of_environment()
+        wanted = resolve(plan, modality, equipment.licences)
+        WeightsFolder(equipment.weights).agree(plan.weights_digest, wanted.all_networks)
+    elif modality not in {"", "CT"}:
+        raise NotApplicableError(f"the model {plan.model} is for CT; this series is {modality}")
+
+
+def prepare(request: Preparation, report: Report) -> Prepared | None:
+    """Read a series and choose the volume to segment: the largest that the model has not refused, of several the first.
+
+    Raises
+    ------
+    UnsupportedSeriesError
+        If the files make no volume.
+    """
+    clock = StepClock(report)
+    clock.begin("read")
+    found = _choose(request.task, request.refused)
+    if found is None:
+        return None
+    volume, others = found
+    stored = store_volume(volume, request.task.output / VOXELS)
+    clock.end()
+    return Prepared(stored, others, clock.seconds)
+
+
+def _choose(task: SegmentTask, refused: tuple[Shape, ...]) -> tuple[Volume, tuple[str, ...]] | None:
+    if task.kind is ObjectKind.NIFTI:
+        return None if refused else (read_nifti(task.paths[0]), ())
+    found = lay_out_volumes(open_images(task.paths))
+    for layout in found.layouts:
+        if layout.shape in refused:
+            continue  # another of the same kind, a later time point
+        volume = layout.read()
+        lines = [f"not segmented: {line}" for line in found.others(layout)]
+        if len(lines) > _MOST_OTHERS:
+            lines[_MOST_OTHERS:] = [f"not segmented: {len(lines) - _MOST_OTHERS} other parts of the series"]
+        if volume.distinction and lines:
+            lines.insert(0, f"of the series this volume was segmented: {volume.distinction}")
+        return volume, tuple(lines)
+    return None
+
+
+def finish(request: Completion, report: Report) -> WorkResult:
+    """Measure a label map and write what comes of the series.
 
     Returns
     -------
     WorkResult
         `measurements["segments"]` names number, name, colour and volume of each segment (the mesh stage reads them),
-        `measurements["volume"]` the shape (slices, rows, columns), the spacing (column, row, slice) and the affine.
-
-    Raises
-    ------
-    NotApplicableError
-        If the model has no meaning for this series.
-    NotBuiltError
-        If the model is not part of this version.
-    UnsupportedSeriesError
-        If the files make no volume.
+        `measurements["volume"]` the shape (slices, rows, columns), the spacing (column, row, slice) and the affine,
+        `measurements["made_with"]` the model and what it says of itself, as the digest of its weights.
     """
-    segmenter = open_segmenter(task.plan)
-    if task.kind is ObjectKind.DICOM and task.modality not in {"", "CT"}:
-        raise NotApplicableError(f"the model {segmenter.name} is for CT; this series is {task.modality}")
+    task, computed = request.task, request.computed
     clock = StepClock(report)
-    clock.begin("read")
-    if task.kind is ObjectKind.NIFTI:
-        others: tuple[str, ...] = ()
-        volume = read_nifti(task.paths[0])
-        label_map = _segment(segmenter, volume, task.plan, clock)
-    else:
-        volume, label_map, others = _segment_largest(segmenter, task, clock)
     clock.begin("statistics")
+    volume = open_volume(request.prepared.volume)
+    label_map = LabelMap(open_labels(computed), volume.affine, computed.segments, computed.warnings)
     statistics = [segment.to_json() for segment in measure(volume.voxels, label_map)]
     about = _about(volume)
-    model = f"{segmenter.name} {segmenter.revision}"
     clock.begin("write")
     folder = task.output / "segmentation"
     folder.mkdir(parents=True, exist_ok=True)
     files = [OutputFile(LABEL_MAP, task.output / LABEL_MAP, "application/gzip")]
-    write_label_map(files[0].path, label_map.labels, label_map.affine, description=f"Voxelmill {model}")
-    document = {"model": model, "volume": about, "segments": statistics}
+    write_label_map(files[0].path, label_map.labels, label_map.affine, description=f"Voxelmill {computed.model}")
+    document = {"model": computed.model, "volume": about, "segments": statistics}
     (task.output / STATISTICS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     files.append(OutputFile(STATISTICS, task.output / STATISTICS, "application/json"))
-    warnings = [*volume.warnings, *others, *label_map.warnings]
+    warnings = [*volume.warnings, *request.prepared.others, *label_map.warnings]
     if task.kind is ObjectKind.NIFTI:
         warnings.append("no segmentation.dcm: a NIfTI file has no source instances that it could refer to")
     else:
         clock.begin("dicom-seg")
         try:
-            written = write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task, model)
+            written = write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task, computed.model)
         except UnreferableError as error:
             warnings.append(f"no segmentation.dcm: {error}")
         else:
@@ -106,56 +163,58 @@ def segment_series(task: SegmentTask, report: Callable[[str], None]) -> WorkResu
     ]
     return WorkResult(
         files=tuple(files),
-        seconds=clock.seconds,
-        measurements={"segments": segments, "volume": about},
+        seconds=_together(request.prepared.seconds, computed.seconds, clock.seconds),
+        measurements={"segments": segments, "volume": about, "made_with": {"model": computed.model, **computed.facts}},
         warnings=tuple(warnings),
     )
 
 
-def _segment_largest(
-    segmenter: Segmenter, task: SegmentTask, clock: StepClock
-) -> tuple[Volume, LabelMap, tuple[str, ...]]:
-    """Segment the largest volume of a series that the model takes, of several alike the first.
+def segment_series(task: SegmentTask, report: Report) -> WorkResult:
+    """Do all three phases here, one after the other, in one process.
 
-    Returns
-    -------
-    tuple
-        The volume, its label map, and a line for each other part of the series, which was not segmented.
+    Parameters
+    ----------
+    task
+        The series and what is asked for.
+    report
+        Is told how far it is.
+
+    Raises
+    ------
+    NotApplicableError
+        If the model has no meaning for this series.
+    NotEquippedError
+        If this worker lacks what the model needs.
+    UnsupportedSeriesError
+        If the files make no volume.
     """
-    found = lay_out_volumes(open_images(task.paths))
-    refused: dict[tuple[int, int, int], NotApplicableError] = {}
-    for layout in found.layouts:
-        if layout.shape in refused:
-            continue  # another of the same kind, a later time point
-        volume = layout.read()
+    from voxelmill_segment.device import compute  # noqa: PLC0415 - see `act`
+
+    admit(Admission(task.plan, task.kind, task.modality))
+    refused: tuple[Shape, ...] = ()
+    refusal: NotApplicableError | None = None
+    while (prepared := prepare(Preparation(task, refused), report)) is not None:
         try:
-            label_map = _segment(segmenter, volume, task.plan, clock)
+            computed = compute(Computation(prepared.volume, task.plan, task.output / LABELS), report)
         except NotApplicableError as error:
-            refused[layout.shape] = error
-            clock.begin("read")
+            refused, refusal = (*refused, prepared.volume.shape), refusal or error
             continue
-        lines = [f"not segmented: {line}" for line in found.others(layout)]
-        if len(lines) > _MOST_OTHERS:
-            lines[_MOST_OTHERS:] = [f"not segmented: {len(lines) - _MOST_OTHERS} other parts of the series"]
-        if volume.distinction and lines:
-            lines.insert(0, f"of the series this volume was segmented: {volume.distinction}")
-        return volume, label_map, tuple(lines)
-    raise next(iter(refused.values()))
+        return finish(Completion(task, prepared, computed), report)
+    raise refusal or AssertionError("a series that was read has a volume")
 
 
-def _segment(segmenter: Segmenter, volume: Volume, plan: Plan, clock: StepClock) -> LabelMap:
-    """Segment a volume on a grid of right angles; the labels are on the grid that was acquired."""
-    upright = Upright.of(volume)
-    if upright is None:
-        return segmenter.segment(volume, plan, clock.begin)
-    clock.begin("upright")
-    label_map = segmenter.segment(upright.volume(volume), plan, clock.begin)
-    return replace(label_map, labels=upright.labels(label_map.labels, volume.voxels.shape), affine=volume.affine)
+def _together(*phases: dict[str, float]) -> dict[str, float]:
+    """Put the times of the phases together; a step that stands in two of them has both times."""
+    seconds: dict[str, float] = {}
+    for phase in phases:
+        for step, spent in phase.items():
+            seconds[step] = round(seconds.get(step, 0.0) + spent, 4)
+    return seconds
 
 
 def _about(volume: Volume) -> dict[str, Any]:
     return {
         "shape": list(volume.voxels.shape),
         "spacing": [round(step, 6) for step in volume.spacing],
-        "affine": volume.affine.tolist(),
+        "affine": np.asarray(volume.affine).tolist(),
     }
