@@ -26,8 +26,17 @@ from voxelmill_cli.errors import (
     report,
 )
 from voxelmill_cli.interrupts import interruptible
+from voxelmill_cli.options import (
+    ModelOption,
+    OrganOption,
+    QualityOption,
+    ReductionOption,
+    ResolutionOption,
+    TaskOption,
+)
 from voxelmill_cli.output import OUTPUT, open_output, output_at_end
 from voxelmill_cli.storage.command import storage_app
+from voxelmill_cli.weights import weights_app
 from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.version import __version__
@@ -47,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(bucket_app)
 app.add_typer(storage_app)
+app.add_typer(weights_app)
 out = Console()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -122,21 +132,6 @@ def parse_formats(text: str) -> tuple[MeshFormat, ...]:
     return formats
 
 
-OrganOption = Annotated[Organ, typer.Option("--organ", envvar="VOXELMILL_ORGAN", help="what to segment")]
-ModelOption = Annotated[ModelName, typer.Option("--model", envvar="VOXELMILL_MODEL", help="the segmentation model")]
-QualityOption = Annotated[
-    Quality, typer.Option("--quality", envvar="VOXELMILL_QUALITY", help="how fine the surfaces are")
-]
-ReductionOption = Annotated[
-    int,
-    typer.Option(
-        "--reduction-percent",
-        envvar="VOXELMILL_REDUCTION_PERCENT",
-        min=0,
-        max=99,
-        help="how many of the triangles to take away",
-    ),
-]
 FormatOption = Annotated[str, typer.Option("--format", help="mesh files to write: stl,ply,obj,glb")]
 
 
@@ -146,6 +141,8 @@ def run_command(
     output: Annotated[str, typer.Option("--output", "-o", help="a folder, or s3://bucket/prefix")],
     organ: OrganOption = Organ.ALL,
     model: ModelOption = ModelName.THRESHOLD,
+    task: TaskOption = "",
+    resolution: ResolutionOption = None,
     quality: QualityOption = Quality.NORMAL,
     reduction_percent: ReductionOption = 90,
     formats: FormatOption = "stl,ply,obj,glb",
@@ -160,11 +157,13 @@ def run_command(
         quality=quality,
         reduction_percent=reduction_percent,
         formats=parse_formats(formats),
+        task=task,
+        resolution=resolution,
     )
-    if model is ModelName.TOTALSEGMENTATOR:
-        raise fail("the model totalsegmentator is not built yet; use --model threshold", EXIT_USAGE)
-    from voxelmill_cli.report import as_json, print_summary  # noqa: PLC0415 - see the module's docstring
+    from voxelmill_cli.model import ready  # noqa: PLC0415 - see the module's docstring
+    from voxelmill_cli.report import as_json, print_summary  # noqa: PLC0415 - likewise
 
+    plan = call_sync(ready, plan)
     summary = work_through(
         source, output, plan, keep_local=keep_local, cleanup_input=cleanup_input, as_document=as_document
     )
@@ -205,14 +204,18 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="the folder for the phantom and its results")] = Path(
         "demo-output"
     ),
+    model: ModelOption = ModelName.THRESHOLD,
+    resolution: ResolutionOption = None,
     as_document: JsonOption = False,
 ) -> None:
     """Make a phantom chest CT, put it through every service, and say where to look."""
     from voxelmill_cli.demo import make_phantom, print_demo, truth_table  # noqa: PLC0415 - see the docstring
+    from voxelmill_cli.model import ready  # noqa: PLC0415 - likewise
     from voxelmill_cli.report import as_json  # noqa: PLC0415 - likewise
 
+    plan = call_sync(ready, Plan(model=model, resolution=resolution))
     phantom, folder = call_sync(make_phantom, output, out if not as_document else None)
-    summary = work_through(str(folder), str(output), Plan(), as_document=as_document)
+    summary = work_through(str(folder), str(output), plan, as_document=as_document)
     if as_document:
         print_json({**as_json(summary), "truth": truth_table(phantom, summary)})
     else:
@@ -230,14 +233,26 @@ def call_sync(function: Callable[..., Any], *arguments: Any) -> Any:
 def up(
     data: DataOption = DEFAULT_DATA,
     organ: OrganOption = Organ.ALL,
+    model: ModelOption = ModelName.THRESHOLD,
+    task: TaskOption = "",
+    resolution: ResolutionOption = None,
     quality: QualityOption = Quality.NORMAL,
     reduction_percent: ReductionOption = 90,
     port: Annotated[int, typer.Option(envvar="VOXELMILL_PORT", min=0, max=65535, help="the gateway's port")] = 8000,
 ) -> None:
     """Run every service in one process; whatever is put into DATA/inbox is worked on."""
-    from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - see the module's docstring
+    from voxelmill_cli.model import ready  # noqa: PLC0415 - see the module's docstring
+    from voxelmill_cli.up import serve_folder  # noqa: PLC0415 - likewise
 
-    plan = Plan(organ=organ, quality=quality, reduction_percent=reduction_percent)
+    plan = Plan(
+        model=model,
+        organ=organ,
+        quality=quality,
+        reduction_percent=reduction_percent,
+        task=task,
+        resolution=resolution,
+    )
+    call_sync(ready, plan)
     call(serve_folder(data.absolute(), plan, port, out))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from voxelmill_cli.engine import only_one, open_engine, state_settings
 from voxelmill_cli.errors import EXIT_DONE, EXIT_INPUT_FAILED, EXIT_UNREACHABLE, CommandError
 from voxelmill_cli.export import Exported, export, folder_names, one_at_a_time, own_folder
+from voxelmill_cli.model import weights_folder
 from voxelmill_cli.progress import Tracker
 from voxelmill_cli.quiet import wait_until_quiet
 from voxelmill_cli.send import Sender, check_folder
@@ -204,6 +205,10 @@ def _settings(request: RunRequest, state: Path, source: Source) -> dict[str, Any
         "quality": plan.quality,
         "reduction_percent": plan.reduction_percent,
         "formats": plan.formats,
+        "task": plan.task,
+        "resolution": plan.resolution,
+        "weights_digest": plan.weights_digest,
+        "weights": weights_folder().path,
     }
 
 
@@ -243,11 +248,11 @@ async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base
     results = engine.parts.stores.results
     keys = {uid: ResultKeys.of(tracker.jobs[uid]) for uid in taken if uid in tracker.jobs}
     done = {uid: job for uid, job in keys.items() if await results.exists(job.receipt)}
-    folders = folder_names({uid: taken[uid] for uid in done}, request.plan.organ)
+    folders = folder_names({uid: taken[uid] for uid in done}, request.plan.subject)
     with one_at_a_time(base / STATE_FOLDER):
         for uid, job in sorted(done.items(), key=lambda pair: folders[pair[0]]):
             folder = own_folder(base / folders[uid], uid)
-            summary.exported.append(await export(results, job, request.plan.organ, folder))
+            summary.exported.append(await export(results, job, request.plan.subject, folder))
     summary.failed = list(tracker.failed)
     summary.lost = sorted(set(taken) - set(done))
     return summary

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from voxelmill_cli.doctor import reach_broker, reach_database, reach_store
 from voxelmill_cli.engine import check_addresses, only_one, open_engine, read_settings, state_settings
 from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
+from voxelmill_cli.model import weights_folder
 from voxelmill_cli.progress import Lines, Tracker
 from voxelmill_gateway.server import serve
 from voxelmill_ingest.settings import IngestSettings
@@ -36,6 +37,10 @@ def up_settings(data: Path, plan: Plan) -> dict[str, Any]:
     named = {name for name in settings if f"VOXELMILL_{name.upper()}" in os.environ}
     return {
         **{name: value for name, value in settings.items() if name not in named},
+        "model": plan.model,
+        "task": plan.task,
+        "resolution": plan.resolution,
+        "weights": weights_folder().path,
         "organ": plan.organ,
         "quality": plan.quality,
         "reduction_percent": plan.reduction_percent,

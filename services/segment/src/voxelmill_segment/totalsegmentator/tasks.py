@@ -211,9 +211,12 @@ def licence_number(licences: str) -> str | None:
     return next((one for one in map(str.strip, licences.split(",")) if len(one) == _LICENCE_NUMBER_LENGTH), None)
 
 
-def networks_of(task: str) -> tuple[library.Network, ...]:
-    """Every network that a task may need, at whatever resolution and for whatever organs."""
-    own = [network for resolution in library.resolutions(task) for network in library.networks(task, resolution)]
+def networks_of(task: str, resolution: Resolution | None = None) -> tuple[library.Network, ...]:
+    """Every network that a task may need, at one resolution or at whatever, and for whatever organs."""
+    wished = library.resolutions(task)
+    if resolution is not None:
+        wished = (_resolution(Plan(task=task, resolution=resolution), task),)
+    own = [network for one in wished for network in library.networks(task, one)]
     return tuple({one.dataset: one for one in (*own, *_rough(task), *library.refining_networks(task))}.values())
 
 
