@@ -59,6 +59,10 @@ def percentile_window(values: NDArray[Any]) -> Window:
     if high <= low:  # nearly all of the image is one value: show what differs from it
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
+    return _between(low, high)
+
+
+def _between(low: float, high: float) -> Window:
     width = high - low or 1.0
     return Window(low + width / 2, width, WindowFunction.LINEAR_EXACT)
 
@@ -161,14 +165,14 @@ def usual_window(frames: Sequence[Frame]) -> Window:
     whole = full_range_of(display)
     if whole is not None:
         return whole
-    pixels = sum(frame.stored.size for frame in frames)
-    for step in (max(1, math.isqrt(pixels // _SAMPLES)), 1):
+
+    def values(step: int) -> NDArray[Any]:
         measured = np.concatenate([_measured(frame.stored[::step, ::step], frame.display) for frame in frames])
-        values = _values(measured, display.modality, display.logarithmic)
-        low, high = _percentiles(values)
-        if low < high:
-            break
-    return percentile_window(values)
+        return _values(measured, display.modality, display.logarithmic)
+
+    pixels = sum(frame.stored.size for frame in frames)
+    low, high = _percentiles(values(math.ceil(math.sqrt(pixels / _SAMPLES))))
+    return _between(low, high) if low < high else percentile_window(values(1))
 
 
 def _measured(stored: NDArray[Any], display: Display) -> NDArray[Any]:
