@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from voxelmill_shared.errors import NotBuiltError
 from voxelmill_shared.plan import ModelName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import numpy.typing as npt
 
     from voxelmill_segment.labels import Segment
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_shared.plan import Plan
+    from voxelmill_shared.work import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +31,15 @@ class LabelMap:
         What was looked for, in order of number. A segment that was not found has no voxels.
     warnings
         One line each: what the model met and how it answered.
+    facts
+        What the label map was made with, for the receipt: `weights_digest`, `task`, `resolution`, `device`.
     """
 
     labels: npt.NDArray[np.uint8]
     affine: npt.NDArray[np.float64]
     segments: tuple[Segment, ...]
     warnings: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Segmenter(Protocol):
@@ -52,7 +53,7 @@ class Segmenter(Protocol):
     def revision(self) -> str:
         """The revision of the method."""
 
-    def segment(self, volume: Volume, plan: Plan, report: Callable[[str], None]) -> LabelMap:
+    def segment(self, volume: Volume, plan: Plan, report: Report) -> LabelMap:
         """Label the segments that the plan's organ group asks for.
 
         Parameters
@@ -62,7 +63,7 @@ class Segmenter(Protocol):
         plan
             What is asked for.
         report
-            Is told the name of each step as it begins.
+            Is told the name of each step as it begins, and how many of its tiles are done; may raise to end the work.
 
         Raises
         ------
@@ -76,13 +77,15 @@ def open_segmenter(plan: Plan) -> Segmenter:
 
     Raises
     ------
-    NotBuiltError
-        If the model is not part of this version.
+    NotInstalledError
+        If the model's library is not installed.
     """
     if plan.model is ModelName.TOTALSEGMENTATOR:
-        raise NotBuiltError(
-            "the model totalsegmentator comes with a later version of Voxelmill; --model threshold works now"
+        from voxelmill_segment.totalsegmentator.segmenter import (  # noqa: PLC0415 - its library may not be installed
+            open_totalsegmentator,
         )
+
+        return open_totalsegmentator()
     from voxelmill_segment.threshold import ThresholdSegmenter  # noqa: PLC0415 - only the model in use is compiled
 
     return ThresholdSegmenter()
