@@ -188,8 +188,9 @@ def make_torso(
     spacing_mm
         The distance of columns, of rows (both the same) and of slices.
     heights_mm
-        The lowest and the highest slice, for a body of average size: -430 is the thighs, -60 the liver's middle, 60 the
-        heart's top, 240 the neck.
+        Where the lowest slice lies in a body of average size, and how far up the field reaches from there: a larger
+        body shows less of its upper end. -430 is in the thighs, -60 in the liver, 60 at the heart's top, 240 in the
+        neck.
     """
     random = np.random.default_rng([seed, 297])
     body = _Body.draw(random)
