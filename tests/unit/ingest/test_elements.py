@@ -208,6 +208,47 @@ def test_items_are_followed_in_the_encoding_that_they_have(vr: bytes, first: byt
     assert judge(changed) == judge(body)
 
 
+@pytest.mark.parametrize("vr", [b"UN", b"SQ"])
+def test_a_length_that_looks_like_a_vr_is_a_length_where_items_are_implicit(vr: bytes) -> None:
+    """0x4C4F bytes: written without a VR, as OL would be."""
+    long = struct.pack("<HHL", 0x0010, 0x4000, 0x4C4F - 1) + bytes(0x4C4F - 1)
+    also = struct.pack("<HHL", 0x0020, 0x4000, 0x4C4F) + bytes(0x4C4F)
+    body = encoded(dataset())
+    place = body.index(struct.pack("<HH2s", 0x0020, 0x000D, b"UI"))
+    changed = body[:place] + _nested(vr, IMPLICIT + long + also) + body[place:]
+    assert judge(changed) == judge(body)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_pixels_of_an_icon_are_not_those_of_the_object(compressed: bool) -> None:
+    """Nor is what stands in its fragments taken for elements (PS3.3 C.7.6.1.1.6)."""
+    fragment = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) * 4 + struct.pack("<HH2sH", 0x0020, 0x000D, b"UI", 4) + b"9.9\0"
+    if compressed:
+        value = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, len(fragment)) + fragment
+        pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + value
+        pixels += struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    else:
+        pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, len(fragment)) + fragment
+    rows = struct.pack("<HH2sHH", 0x0028, 0x0010, b"US", 2, 64)
+    body = encoded(dataset())
+    place = body.index(struct.pack("<HH2s", 0x0020, 0x000D, b"UI"))
+    changed = body[:place] + _nested(b"SQ", rows + pixels) + body[place:]
+    assert agrees(changed)
+    assert judge(changed) == judge(body)
+
+
+def test_a_vr_that_is_misspelt_has_its_length_where_most_have_it() -> None:
+    """One that is younger than this program has the long form, and zeros in that place (PS3.5 7.1.2)."""
+    body = encoded(dataset())
+    place = body.index(struct.pack("<HH2s", 0x0008, 0x0060, b"CS"))
+    misspelt = body[: place + 4] + b"ZZ" + body[place + 6 :]
+    assert agrees(misspelt)
+    assert judge(misspelt) == judge(body)
+    element = struct.pack("<HH2sHL", 0x0018, 0x9999, b"ZZ", 0, 6) + b"9.9.9\0"
+    place = body.index(struct.pack("<HH2s", 0x0020, 0x000D, b"UI"))
+    assert judge(body[:place] + element + body[place:]) == judge(body)
+
+
 def test_a_delimiter_that_closes_nothing_is_left_to_pydicom() -> None:
     """The walker gives up there; pydicom steps over it, and its reading is taken with a warning."""
     body = encoded(dataset())
