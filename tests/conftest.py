@@ -32,3 +32,15 @@ def data() -> Path:
     if not (folder / "MANIFEST.tsv").exists():
         missing(f"no test data in {folder} (set VOXELMILL_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def totalsegmentator() -> str:
+    """The version of TotalSegmentator, which is an extra of the segment service and gigabytes large."""
+    from voxelmill_segment.totalsegmentator import library
+
+    try:
+        library.require()
+    except library.NotInstalledError as error:
+        missing(str(error))
+    return library.VERSION

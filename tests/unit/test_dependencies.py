@@ -17,6 +17,7 @@ IMPORT_NAMES = {
     "protobuf": "google",
     "connected-components-3d": "cc3d",
     "pylibjpeg-rle": "rle",
+    "TotalSegmentator": "totalsegmentator",
 }
 DRIVERS = {"asyncpg"}
 """Imported by a library at run time, chosen by a URL."""

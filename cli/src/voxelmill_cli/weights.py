@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,8 +181,11 @@ def _check(tasks: Sequence[str], *, to_use: bool = True) -> None:
     try:
         library.require()
         for task in tasks:
-            with suppress() if to_use else suppress(LicenceRequiredError):
+            try:
                 check_licence(task, licences())
+            except LicenceRequiredError:
+                if to_use:
+                    raise
     except (library.NotInstalledError, UnfitPlanError) as error:
         raise CommandError(str(error)) from None
 

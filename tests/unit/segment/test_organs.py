@@ -31,6 +31,7 @@ def test_threshold_has_what_it_always_had() -> None:
     assert [segment.number for segment in segments_of(Organ.ALL)] == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.usefixtures("totalsegmentator")
 def test_lungs_are_five_lobes_and_nothing_else() -> None:
     """Of a CT."""
     assert sorted(classes_of(Organ.LUNGS, library.classes("total")).values()) == [
@@ -42,6 +43,7 @@ def test_lungs_are_five_lobes_and_nothing_else() -> None:
     ]
 
 
+@pytest.mark.usefixtures("totalsegmentator")
 def test_bones_are_every_bone_of_total() -> None:
     """62: 26 of the spine, 24 ribs, 10 of limbs and pelvis, skull, sternum; no cartilage, no cord."""
     bones = set(classes_of(Organ.BONES, library.classes("total")).values())
@@ -50,12 +52,14 @@ def test_bones_are_every_bone_of_total() -> None:
     assert not {"costal_cartilages", "spinal_cord", "brain"} & bones
 
 
+@pytest.mark.usefixtures("totalsegmentator")
 def test_all_is_every_class() -> None:
     """Whatever the task."""
     for task in tasks.OPEN:
         assert classes_of(Organ.ALL, library.classes(task)) == library.classes(task)
 
 
+@pytest.mark.usefixtures("totalsegmentator")
 @pytest.mark.parametrize("organ", [organ for organ in Organ if organ is not Organ.ALL])
 def test_every_class_of_a_group_exists(organ: Organ) -> None:
     """A name that no task has is a slip of the pen, or the library has renamed it."""
@@ -65,6 +69,7 @@ def test_every_class_of_a_group_exists(organ: Organ) -> None:
     assert GROUPS[organ].classes - known <= rare
 
 
+@pytest.mark.usefixtures("totalsegmentator")
 @pytest.mark.parametrize("organ", [organ for organ in Organ if organ is not Organ.BODY])
 def test_every_group_but_the_body_is_found_in_total(organ: Organ) -> None:
     """The body is a task of its own."""
