@@ -109,6 +109,24 @@ def _two_frames_of_reference(folder: Path, slices: list[Slice]) -> list[Path]:
     return write(folder, slices)
 
 
+def _two_patients(folder: Path, slices: list[Slice]) -> list[Path]:
+    for one in slices[10:]:
+        one.more = {"PatientID": "another"}
+    return write(folder, slices)
+
+
+def _two_voltages(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.more = {"KVP": "140" if k % 2 else "80"}
+    return write(folder, slices)
+
+
+def _wavering(folder: Path, slices: list[Slice]) -> list[Path]:
+    for k, one in enumerate(slices):
+        one.position = one.position + np.array([0.3 * (k % 2), 0, 0])
+    return write(folder, slices)
+
+
 def _contradicted(folder: Path, slices: list[Slice]) -> list[Path]:
     other = deepcopy(slices[7])
     other.values = np.flipud(other.values)
@@ -269,6 +287,9 @@ _VARIANTS: dict[str, Callable[[Path, list[Slice]], list[Path]]] = {
     "negative slope": _falling,
     "positions rounded to a tenth of a millimetre": _rounded,
     "two frames of reference": _two_frames_of_reference,
+    "two patients": _two_patients,
+    "two tube voltages, slice by slice": _two_voltages,
+    "every other slice 0.3 mm aside": _wavering,
     "uneven spacing": _uneven,
     "two spacings": _two_spacings,
     "sideways step": _shifting,

@@ -9,13 +9,13 @@ nearly all values lie within those around them and if no shift against the acqui
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
 from judged import PLACE_MM, Candidate, Frame, Line, Verdict, exact
+from mixing import mixed, of_one_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,6 +127,7 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
     if not inside:
         trial.fail("it lies elsewhere than every acquired slice")
         return trial
+    inside = _claimed(candidate, frames, inside)
     on_grid = all(exact(candidate, frames[place[0]]) is not None for place in inside)
     chosen: list[list[int]] = []
     good = 0
@@ -140,12 +141,34 @@ def _try(candidate: Candidate, frames: Sequence[Frame], kind: list[int]) -> _Tri
     trial.share = good / len(inside)
     if trial.right:
         _check_slices(candidate, frames, [found[0] for found in chosen], trial)
-    if trial.right and not _of_one_kind(frames, inside, chosen):
+    if trial.right and not of_one_kind(frames, inside, chosen):
         trial.fail("its slices are of several time points, echoes or copies")
     uids = {frames[number].attributes.get("FrameOfReferenceUID") for number in trial.matched}
     if 1 < len(uids) < len(trial.matched):  # one for each is what some anonymisers do; their positions can be compared
         trial.fail("its slices lie in several frames of reference, which nothing relates")
+    why = mixed(frames, trial.matched)
+    if why:
+        trial.fail(why)
     return trial
+
+
+def _claimed(candidate: Candidate, frames: Sequence[Frame], inside: list[list[int]]) -> list[list[int]]:
+    """Return the places that a volume is to be judged by.
+
+    Where each of its slices is an acquired one it says nothing of what was acquired between them, by another echo say.
+    """
+    held = [place for place in inside if exact(candidate, frames[place[0]]) is not None]
+    if not held:
+        return inside
+    slices = {_slice_of(Line.of(candidate, frames[place[0]])) for place in held}
+    axes = {axis for axis, _ in slices}
+    return held if len(slices) == candidate.voxels.shape[2 - axes.pop()] else inside
+
+
+def _slice_of(line: Line) -> tuple[int, int]:
+    """Return the axis across a frame that lies along the other two, and the frame's index on it."""
+    (axis,) = {0, 1, 2} - {int(np.abs(vector).argmax()) for vector in (line.column, line.row)}
+    return axis, int(np.rint(line.start[axis]))
 
 
 def _part_inside(candidate: Candidate, frame: Frame) -> float:
@@ -301,9 +324,9 @@ def _check_slices(candidate: Candidate, frames: Sequence[Frame], found: list[int
     if any(exact(candidate, frames[number]) is None for number in found):
         _check_ends(candidate, frames, found, trial)
         return
-    (axis,) = {0, 1, 2} - {int(np.abs(vector).argmax()) for vector in (line.column, line.row)}
+    axis, _ = _slice_of(line)
     voxels = np.moveaxis(candidate.voxels, 2 - axis, 0)
-    held = sorted({int(np.rint(Line.of(candidate, frames[number]).start[axis])) for number in found})
+    held = sorted({_slice_of(Line.of(candidate, frames[number]))[1] for number in found})
     for k in sorted(set(range(len(voxels))) - set(held)):
         below = [h for h in held if h < k]
         above = [h for h in held if h > k]
@@ -341,36 +364,3 @@ def _between(voxels: NDArray[Any], below: int, k: int, above: int) -> bool:
     expected = low + (high - low) * ((k - below) / (above - below))
     off = float(np.sqrt(np.mean((voxels[k] - expected) ** 2)))
     return off <= _INTERPOLATED * float(np.sqrt(np.mean((high - low) ** 2))) + 1
-
-
-def _of_one_kind(frames: Sequence[Frame], inside: list[list[int]], chosen: list[list[int]]) -> bool:
-    """Whether, where places hold several frames, the volume's are told from the others by the same attribute(s)."""
-    crowded = [
-        (place, found)
-        for place, found in zip(inside, chosen, strict=True)
-        if len(place) > 1 and len(found) < len(place)
-    ]
-    if not crowded:
-        return True
-    ranks = {
-        number: str(rank)
-        for place in inside
-        for rank, number in enumerate(
-            sorted(place, key=lambda n: (float(frames[n].attributes.get("InstanceNumber", "0") or 0), n))
-        )
-    }
-
-    def told(number: int, names: tuple[str, ...]) -> tuple[str, ...]:
-        attributes = {**frames[number].attributes, "rank": ranks[number]}
-        return tuple(attributes.get(name, "") for name in names)
-
-    names = sorted({name for place, _ in crowded for number in place for name in frames[number].attributes} | {"rank"})
-    for few in (*((name,) for name in names), *combinations(names, 2)):
-        common = set.intersection(*({told(number, few) for number in found} for _, found in crowded))
-        for value in common:
-            if all(
-                not any(told(number, few) == value for number in place if number not in found)
-                for place, found in crowded
-            ):
-                return True
-    return False

@@ -28,6 +28,8 @@ _LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840
 _ATTRIBUTES = (
     *("TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime", "EchoNumbers", "TriggerTime", "DiffusionBValue"),
     *(
+        "PatientID",
+        "KVP",
         "FrameOfReferenceUID",
         "ImageType",
         "AcquisitionTime",

@@ -217,6 +217,35 @@ def test_frames_of_reference_must_not_be_mixed_unless_each_slice_has_its_own():
     assert judge([candidate(own)], own).kind == "right"
 
 
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        (lambda k: {"PatientID": "AB"[k % 2]}, "wrong"),
+        (lambda k: {"PatientID": "A" if k else ""}, "right"),
+        (lambda k: {"KVP": ("80", "140")[k // 5]}, "wrong"),
+        (lambda k: {"EchoTime": f"{4.92 + k / 100}"}, "right"),
+        (lambda k: {"EchoTime": "4.92" if k else ""}, "right"),
+    ],
+)
+def test_patients_and_settings_must_not_be_mixed(attributes, kind):
+    """Though every voxel is where it was acquired; a setting that jitters, or that is absent, is no other one."""
+    frames = [replace(frame, attributes=attributes(k)) for k, frame in enumerate(acquired(world()))]
+    assert judge([candidate(frames)], frames).kind == kind
+
+
+def test_what_lies_between_the_slices_of_a_volume_is_not_held_against_it():
+    """Two echoes, one between the slices of the other: two volumes, each of its own; but no slice may be invented."""
+    values = world()
+    values[1::2] = values[1::2, ::-1]
+    frames = [replace(frame, attributes={"EchoTime": ("5", "15")[k % 2]}) for k, frame in enumerate(acquired(values))]
+    verdict = judge([candidate(frames[::2]), candidate(frames[1::2])], frames)
+    assert (verdict.kind, verdict.frames) == ("right", COUNT)
+    assert judge([candidate(frames)], frames).kind == "wrong"
+    volume = candidate(frames[::2])
+    doubled = Candidate(np.repeat(volume.voxels, 2, axis=0)[:-1], volume.affine @ np.diag([1, 1, 0.5, 1]))
+    assert judge([doubled], frames).kind == "wrong"
+
+
 def test_a_volume_needs_two_places():
     """One slice, or the same place twice, is none."""
     frames = acquired(world())

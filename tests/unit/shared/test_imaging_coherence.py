@@ -68,6 +68,7 @@ def test_a_slice_without_patient_id_belongs_to_the_only_patient(tmp_path: Path) 
         lambda own: {"EchoTime": (4.9, 9.8)[own], "Modality": "MR"},
         lambda own: {"DiffusionBValue": (0.0, 800.0)[own], "Modality": "MR"},
         lambda own: {"KVP": (80, 140)[own]},
+        lambda own: {"TemporalPositionIdentifier": (20, 21)[own]},
     ],
 )
 @pytest.mark.parametrize("beside", [lambda k: k % 2, lambda k: k // 4])
@@ -81,6 +82,26 @@ def test_settings_that_are_measured_are_one(tmp_path: Path) -> None:
     """An echo time that jitters by hundredths, or is absent somewhere, divides nothing."""
     paths = write(tmp_path, along_z(COUNT), lambda k: {"EchoTime": 4.9 + 0.01 * (k % 3), "KVP": 120 if k else None})
     assert numbers(paths) == [list(range(COUNT))]
+
+
+@pytest.mark.parametrize("keyword", ["TemporalPositionIdentifier", "KVP"])
+def test_what_each_slice_has_of_its_own_is_no_setting(tmp_path: Path, keyword: str) -> None:
+    """As some write the slice's number where the number of the time point belongs."""
+    paths = write(tmp_path, along_z(COUNT), lambda k: {keyword: 10 * k + 10})
+    assert numbers(paths) == [list(range(COUNT))]
+
+
+def test_parts_that_lie_between_each_other_are_no_blocks(tmp_path: Path) -> None:
+    """Three images each 0.3 mm apart, every 2 mm: by their kind they are three even volumes, and not eight blocks."""
+    positions = [(0, 0, 2.0 * (k // 3) + 0.3 * (k % 3)) for k in range(3 * COUNT)]
+    paths = write(tmp_path, positions, lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "ABC"[k % 3]]})
+    assert sorted(numbers(paths)) == [list(range(kind, 3 * COUNT, 3)) for kind in range(3)]
+
+
+def test_slices_in_pairs_are_not_resampled(tmp_path: Path) -> None:
+    """Two acquisitions that nothing tells apart, one 0.3 mm beside the other, are not one of uneven spacing."""
+    positions = [(0, 0, 1.0 * (k // 2) + 0.3 * (k % 2)) for k in range(2 * COUNT)]
+    assert refused(write(tmp_path, positions, lambda _: {}))[0] == "uneven-spacing"
 
 
 def test_slices_off_their_place_are_resampled_or_refused(tmp_path: Path) -> None:

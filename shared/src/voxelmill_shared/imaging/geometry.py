@@ -37,6 +37,8 @@ MAX_MISSING_IN_A_ROW = 3
 bridged by a straight line, in which no organ comes or goes; more would be invention."""
 MAX_MISSING_PART = 0.1
 """How much of a volume may be made up in all."""
+_LEAST_GAP = 0.5
+"""Slices nearer to each other than this part of the usual distance are two acquisitions, or one that was repeated."""
 _LEAST_TO_RESAMPLE = 5
 """With fewer slices than this nobody can say which distance is the rule and which the exception."""
 
@@ -311,7 +313,8 @@ def _even_out(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> tuple[
     usual = _usual(gaps)
     count = max(2, round((heights[-1] - heights[0]) / usual) + 1)
     varies = f"the distance between slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
-    if len(heights) < _LEAST_TO_RESAMPLE or _too_many(np.rint(gaps / usual) - 1, count):
+    repeated = gaps.min() < _LEAST_GAP * usual
+    if len(heights) < _LEAST_TO_RESAMPLE or repeated or _too_many(np.rint(gaps / usual) - 1, count):
         raise Unsupported.UNEVEN_SPACING.error(varies)
     targets = np.linspace(heights[0], heights[-1], count)
     odd = np.flatnonzero(np.abs(gaps - usual) > 2 * _SPACING_TOLERANCE * usual)

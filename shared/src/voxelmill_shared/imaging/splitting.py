@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxelmill_shared.imaging.dimensions import attributes_of, even_apart, tell_apart
+from voxelmill_shared.imaging.dimensions import Part, attributes_of, even_apart, tell_apart
 from voxelmill_shared.imaging.geometry import (
     DRIFT_TOLERANCE,
     MAX_MISSING_IN_A_ROW,
@@ -37,15 +38,18 @@ if TYPE_CHECKING:
 _LEAST_IN_BLOCK = 3
 """Two slices are even at any distance, so a block of its own spacing has at least three."""
 _STEP_TOLERANCE = 0.05
-_SETTINGS = {
-    "EchoTime": "",
-    "EffectiveEchoTime": "MREchoSequence",
-    "DiffusionBValue": "MRDiffusionSequence",
-    "KVP": "CTXRayDetailsSequence",
-}
-"""What a scanner does not change within a volume, and the functional group that holds it (PS3.3 C.8.13, C.8.15)."""
 _SAME_SETTING = 0.05
 """Settings that differ by no more than this part are one, as measured values of it."""
+_SETTINGS = {
+    "TemporalPositionIdentifier": ("", 0.0),
+    "TemporalPositionIndex": ("FrameContentSequence", 0.0),
+    "EchoTime": ("", _SAME_SETTING),
+    "EffectiveEchoTime": ("MREchoSequence", _SAME_SETTING),
+    "DiffusionBValue": ("MRDiffusionSequence", _SAME_SETTING),
+    "KVP": ("CTXRayDetailsSequence", _SAME_SETTING),
+}
+"""What does not change within a volume, with the functional group that holds it (PS3.3 C.7.6.16, C.8.13, C.8.15) and by
+how much it may vary."""
 
 Told = tuple[tuple[str, str], ...]
 """By which fields a part of a series was told from the others, and by which values of them."""
@@ -277,28 +281,28 @@ def _side_by_side(planes: list[FramePlane], numbers: Any) -> list[tuple[str, lis
 
 
 def _by_setting(group: Group, images: Sequence[DicomImage]) -> list[Group]:
-    """Divide frames of different positions that were taken with different settings, two echoes between each other."""
-    for keyword, macro in _SETTINGS.items():
+    """Divide frames of different positions that were taken with different settings, two echoes between each other.
+
+    Where each frame has a value of its own, or one of them none, it is no setting of volumes.
+    """
+    for keyword, (macro, tolerance) in _SETTINGS.items():
         read = [images[plane.image].number(plane.frame, keyword, macro) for plane in group.planes]
-        values = sorted({value for value in read if value is not None})
-        if None in read or values[-1] - values[0] <= _SAME_SETTING * abs(values[-1]):
+        known = [value for value in read if value is not None]
+        starts = _starts(sorted(set(known)), tolerance)
+        if len(known) < len(read) or not 1 < len(starts) <= len(read) / 2:
             continue
-        first, starts = values[0], [values[0]]
-        for value in values:
-            if value - first > _SAME_SETTING * abs(value):
-                starts.append(value)
-            first = value
-        codes = np.searchsorted(starts, np.array(read, float), side="right")
-        parts = [
-            [plane for plane, code in zip(group.planes, codes, strict=True) if code == n + 1]
-            for n in range(len(starts))
-        ]
-        told = [
-            replace(group, planes=part).told_by(keyword, f"{start:g}")
-            for part, start in zip(parts, starts, strict=True)
-        ]
-        return [part for one in told for part in (_by_setting(one, images) if len(told) > 1 else [one])]
+        codes = np.searchsorted(starts, np.array(known), side="right")
+        parts = []
+        for n, start in enumerate(starts, 1):
+            planes = [plane for plane, code in zip(group.planes, codes, strict=True) if code == n]
+            parts += _by_setting(replace(group, planes=planes).told_by(keyword, f"{start:g}"), images)
+        return parts
     return [group]
+
+
+def _starts(values: Sequence[float], tolerance: float) -> list[float]:
+    """Return the least of each run of sorted values, in which each is nearly that before it."""
+    return [*values[:1], *(two for one, two in pairwise(values) if two - one > tolerance * abs(two))]
 
 
 def _by_block(group: Group, images: Sequence[DicomImage]) -> list[Group]:
@@ -311,15 +315,25 @@ def _by_block(group: Group, images: Sequence[DicomImage]) -> list[Group]:
         return [group]
     runs = _even_runs(np.array([plane.position for plane in planes]))
     blocks = [planes[start:end] for start, end in runs]
-    if len(blocks) < 2 or min(map(len, blocks)) < _LEAST_IN_BLOCK:
-        parts = even_apart(planes, images, _is_even) if rungs is None else None
-        return [_part(group, label, frames) for label, frames in parts] if parts else [group]
+    parts = even_apart(planes, images, _is_even)
+    of_blocks = len(blocks) > 1 and min(map(len, blocks)) >= _LEAST_IN_BLOCK
+    if parts and (_overlap(planes, parts) or (rungs is None and not of_blocks)):
+        return [_part(group, label, frames) for label, frames in parts]
+    if not of_blocks:
+        return [group]
     if rungs is not None and not _acquired_apart(blocks, images):
         return [group]  # slices of one even stack, of which too many are missing
     return [
         replace(group, planes=block).told_by("block", f"{n + 1}, {heights[start]:.2f} to {heights[end - 1]:.2f} mm")
         for n, (block, (start, end)) in enumerate(zip(blocks, runs, strict=True))
     ]
+
+
+def _overlap(planes: Sequence[FramePlane], parts: Sequence[Part]) -> bool:
+    """Return whether frames of one part lie between those of another; `planes` are all of them, in order."""
+    rank = {id(plane): k for k, plane in enumerate(planes)}
+    ends = sorted((min(ranks), max(ranks)) for ranks in ([rank[id(plane)] for plane in part] for _, part in parts))
+    return any(after[0] < before[1] for before, after in pairwise(ends))
 
 
 def _is_even(planes: list[FramePlane]) -> bool:

@@ -49,6 +49,7 @@ WANTED: dict[int, tuple[str, frozenset[bytes]]] = {
         (0x00200032, "ImagePositionPatient", "DS"),
         (0x00200037, "ImageOrientationPatient", "DS"),
         (0x00200052, "FrameOfReferenceUID", "UI"),
+        (0x00200100, "TemporalPositionIdentifier", "IS"),
         (0x00280002, "SamplesPerPixel", "US"),
         (0x00280004, "PhotometricInterpretation", "CS"),
         (0x00280008, "NumberOfFrames", "IS"),
