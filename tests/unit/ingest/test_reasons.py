@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_no_word_is_a_reason_and_a_warning() -> None:
         ("study/.DS_Store", b"hello", Reason.JUNK),
         ("a", b"\x1f\x8bnot really gzip", Reason.NOT_DICOM),
         ("a", bytes(20_000), Reason.NOT_DICOM),
+        ("report", b"%PDF-1.7", Reason.OTHER_FILE),
+        ("scan", b"\xff\xd8\xff\xe0", Reason.OTHER_FILE),
+        ("scan.dcm", b"\xff\xd8\xff\xe0", Reason.NOT_DICOM),
+        ("study.7z", b"7z\xbc\xaf\x27\x1c", Reason.ARCHIVE_UNSUPPORTED),
+        ("study.rar", b"Rar!\x1a\x07\1\0", Reason.ARCHIVE_UNSUPPORTED),
+        ("study.tar.bz2", bz2.compress(b"x"), Reason.ARCHIVE_UNSUPPORTED),
+        ("study.tar.xz", lzma.compress(b"x"), Reason.ARCHIVE_UNSUPPORTED),
+        ("Letter.DOCX", b"PK\x03\x04", Reason.OTHER_FILE),
     ],
 )
 def test_what_is_no_image_is_told_by_bytes_and_name(key: str, body: bytes, reason: Reason) -> None:

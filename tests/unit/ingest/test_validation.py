@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -288,5 +290,35 @@ def test_every_warning_about_one_object_stands_in_a_test() -> None:
     tests = Path(__file__).read_text()
     untested = [
         one for one in Caution if one not in elsewhere and one.name not in tests and f'"{one.value}"' not in tests
+    ]
+    assert untested == []
+
+
+@pytest.mark.parametrize(
+    ("element", "media", "reason"),
+    [
+        ("SOPInstanceUID", "MediaStorageSOPInstanceUID", Reason.MISSING_SOP_INSTANCE_UID),
+        ("SOPClassUID", "MediaStorageSOPClassUID", Reason.MISSING_SOP_CLASS_UID),
+    ],
+)
+def test_what_neither_the_data_set_nor_its_meta_information_names_is_refused(
+    element: str, media: str, reason: Reason
+) -> None:
+    with_meta = pydicom.dcmread(io.BytesIO(encoded(dataset())))
+    delattr(with_meta, element)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, with_meta)
+    assert isinstance(judge(buffer.getvalue()), Instance)
+    delattr(with_meta.file_meta, media)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, with_meta)
+    assert refused(buffer.getvalue()) is reason
+
+
+def test_every_reason_stands_in_a_test() -> None:
+    """By its name, which a test that expects it has to write."""
+    tests = "".join(path.read_text() for path in sorted(Path(__file__).parents[2].rglob("test_*.py")))
+    untested = [
+        one for one in Reason if f"Reason.{one.name}" not in tests and not re.search(f'"{one.value}[":]', tests)
     ]
     assert untested == []

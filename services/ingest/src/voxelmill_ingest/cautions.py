@@ -184,8 +184,8 @@ class Caution(StrEnum):
     )
     SEVERAL_PATIENTS = (
         *("several-patients", "PS3.3 A.1.2"),
-        "The instances of one series name different patients.",
-        "Find out which instances are whose before using any result: two series may share a UID.",
+        "The instances of one series name different patients. No volume is made of slices whose Patient IDs differ.",
+        "Find out which instances are whose before using any picture: two series may share a UID.",
     )
     SEVERAL_MODALITIES = (
         *("several-modalities", "PS3.3 C.7.3.1"),

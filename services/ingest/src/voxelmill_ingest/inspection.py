@@ -24,6 +24,24 @@ _OTHER_SUFFIXES: Final = (
     *(".css", ".doc", ".docx", ".htm", ".html", ".inf", ".ini", ".js", ".pdf", ".py", ".sh", ".xls", ".xlsx"),
 )
 _OTHER_NAMES: Final = frozenset({"readme", "license", "licence", "version", "lockfile", "autorun", "copying"})
+_OTHER_BEGINNINGS: Final = {
+    b"%PDF": "a PDF",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG\r\n": "a PNG picture",
+    b"GIF8": "a GIF picture",
+}
+_IMAGE_SUFFIXES: Final = frozenset({".dcm", ".dic", ".dicom", ".ima", ".nii"})
+"""Names that promise what is taken here: what has one and is something else is no file of another kind, but wrong."""
+_DOCUMENTS_IN_ZIP: Final = frozenset(
+    {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".jar", ".apk", ".kmz", ".whl", ".xpi"}
+)
+_OTHER_ARCHIVES: Final = {
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "RAR",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
 _TAR_MAGIC = b"ustar"
 
 
@@ -48,6 +66,8 @@ def inspect(reference: ObjectRef) -> Reading[Instance | Refusal | ArchiveFormat]
 def _by_head(head: bytes, reference: ObjectRef) -> Instance | Refusal | ArchiveFormat:
     """Tell what is no DICOM by its first bytes alone."""
     if head[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
+        if PurePosixPath(reference.key).suffix.lower() in _DOCUMENTS_IN_ZIP:
+            return Refusal(reason=Reason.OTHER_FILE, detail="by its name a document or program that is packed as zip")
         return ArchiveFormat.ZIP
     if head[257:262] == _TAR_MAGIC:
         return ArchiveFormat.TAR
@@ -55,7 +75,7 @@ def _by_head(head: bytes, reference: ObjectRef) -> Instance | Refusal | ArchiveF
         return _inside_gzip(head, reference)
     if looks_like_nifti(head):
         return judge_nifti(head[:LONGEST_HEADER], reference, compressed=False)
-    return _nothing_known(reference.key)
+    return _nothing_known(head, reference.key)
 
 
 def _inside_gzip(head: bytes, reference: ObjectRef) -> Instance | Refusal | ArchiveFormat:
@@ -70,8 +90,15 @@ def _inside_gzip(head: bytes, reference: ObjectRef) -> Instance | Refusal | Arch
     return Refusal(reason=Reason.NOT_DICOM, detail="gzip of something that is neither a tar archive nor a NIfTI file")
 
 
-def _nothing_known(key: str) -> Refusal:
+def _nothing_known(head: bytes, key: str) -> Refusal:
     name = PurePosixPath(key)
+    for beginning, kind in _OTHER_ARCHIVES.items():
+        if head.startswith(beginning):
+            return Refusal(reason=Reason.ARCHIVE_UNSUPPORTED, detail=f"by its bytes packed with {kind}")
     if name.suffix.lower() in _OTHER_SUFFIXES or name.stem.lower() in _OTHER_NAMES:
         return Refusal(reason=Reason.OTHER_FILE, detail="by its name a file of another kind")
+    if name.suffix.lower() not in _IMAGE_SUFFIXES:
+        for beginning, kind in _OTHER_BEGINNINGS.items():
+            if head.startswith(beginning):
+                return Refusal(reason=Reason.OTHER_FILE, detail=f"by its bytes {kind}")
     return Refusal(reason=Reason.NOT_DICOM, detail="neither DICOM, NIfTI, zip nor tar")

@@ -49,7 +49,7 @@ class Reason(StrEnum):
     )
     OTHER_FILE = (
         *("other-file", SKIP, ""),
-        "By its name and its bytes a file of another kind: text, JSON, PDF, a picture.",
+        "By its name or its bytes a file of another kind: text, JSON, PDF, a picture, an office document.",
         "Nothing.",
     )
     JUNK = (
@@ -178,6 +178,11 @@ class Reason(StrEnum):
         *("archive-corrupt", REJECT, ""),
         "The zip or tar, or a member of it, cannot be read to its end.",
         "Pack it again. Of a damaged zip the sound members have been taken, of a damaged tar nothing.",
+    )
+    ARCHIVE_UNSUPPORTED = (
+        *("archive-unsupported", REJECT, ""),
+        "An archive of a kind that is not unpacked here: 7z, RAR, bzip2, xz, Zstandard.",
+        "Pack it as zip, tar or tar.gz.",
     )
     ARCHIVE_ENCRYPTED = ("archive-encrypted", REJECT, "", "A member needs a password.", "Pack it without one.")
     ARCHIVE_TOO_LARGE = (
