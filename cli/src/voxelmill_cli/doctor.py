@@ -59,7 +59,9 @@ class Finding:
 
 async def examine(data: Path) -> list[Finding]:
     """Look at everything that `voxelmill up --data DATA` needs, or the servers that the environment names."""
-    findings = [_python(), *_packages(), _memory(), _disk(data)]
+    from voxelmill_cli.doctor_model import examine_model  # noqa: PLC0415 - it imports this module
+
+    findings = [_python(), *_packages(), *examine_model(), _memory(), _disk(data)]
     wrong, settings = _settings()
     findings += wrong
     if settings is None:
