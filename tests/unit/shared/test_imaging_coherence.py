@@ -98,6 +98,20 @@ def test_parts_that_lie_between_each_other_are_no_blocks(tmp_path: Path) -> None
     assert sorted(numbers(paths)) == [list(range(kind, 3 * COUNT, 3)) for kind in range(3)]
 
 
+@pytest.mark.parametrize("kinds", ["AB", "AAAAAAAB"])
+def test_image_types_between_each_other_are_volumes(tmp_path: Path, kinds: str) -> None:
+    """Where each makes an even stack; a single slice that says something else stays among the others."""
+    paths = write(tmp_path, along_z(COUNT), lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", kinds[k % len(kinds)]]})
+    assert len(numbers(paths)) == (2 if kinds == "AB" else 1)
+
+
+def test_a_slice_may_not_be_off_along_and_aside_at_once(tmp_path: Path) -> None:
+    """Each within 0.1 mm, together not: it is resampled along."""
+    positions = [(0.08 * (k % 2), 0, 4.0 * k + 0.08 * (k % 2)) for k in range(COUNT + 1)]
+    (volume,) = read_volumes(write(tmp_path, positions, lambda _: {})).volumes
+    assert any("resampled" in warning for warning in volume.warnings)
+
+
 def test_slices_in_pairs_are_not_resampled(tmp_path: Path) -> None:
     """Two acquisitions that nothing tells apart, one 0.3 mm beside the other, are not one of uneven spacing."""
     positions = [(0, 0, 1.0 * (k // 2) + 0.3 * (k % 2)) for k in range(2 * COUNT)]

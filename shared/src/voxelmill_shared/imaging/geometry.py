@@ -260,23 +260,27 @@ def _places(
     aside = np.linalg.norm(sideways, axis=1).max()
     if aside > min(DRIFT_TOLERANCE * min(first.spacing), PLACE_MM):
         raise Unsupported.UNEVEN_SPACING.error(f"the slices do not lie on a straight line: one is {aside:.2f} mm aside")
-    if _on_rungs(heights, np.arange(len(heights))):
+    limit = float(np.sqrt(PLACE_MM**2 - aside**2))  # aside and along together
+    if _on_rungs(heights, np.arange(len(heights)), limit):
         return None, []
-    rungs = rungs_of(heights)
+    rungs = rungs_of(heights, limit)
     return _even_out(heights, gaps) if rungs is None else _fill(heights, gaps, rungs)
 
 
-def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64]) -> bool:
+def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64], limit: float) -> bool:
     unit = (heights[-1] - heights[0]) / rungs[-1]
-    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= min(_SPACING_TOLERANCE * unit, PLACE_MM))
+    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= min(_SPACING_TOLERANCE * unit, limit))
 
 
-def rungs_of(heights: NDArray[np.float64]) -> NDArray[np.int64] | None:
-    """Number the sorted heights by the even ladder that they lie on, rungs left out included; None if there is none."""
+def rungs_of(heights: NDArray[np.float64], limit: float = PLACE_MM) -> NDArray[np.int64] | None:
+    """Number the sorted heights by the even ladder that they lie on, rungs left out included; None if there is none.
+
+    None of them lies further than `limit` mm beside its rung.
+    """
     gaps = np.diff(heights)
     steps = np.rint(gaps / _usual(gaps)).astype(np.int64)
     rungs = np.concatenate([[0], np.cumsum(steps)])
-    return rungs if (steps >= 1).all() and _on_rungs(heights, rungs) else None
+    return rungs if (steps >= 1).all() and _on_rungs(heights, rungs, limit) else None
 
 
 def _usual(gaps: NDArray[np.float64]) -> float:

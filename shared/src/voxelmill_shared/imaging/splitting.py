@@ -297,7 +297,20 @@ def _by_setting(group: Group, images: Sequence[DicomImage]) -> list[Group]:
             planes = [plane for plane, code in zip(group.planes, codes, strict=True) if code == n]
             parts += _by_setting(replace(group, planes=planes).told_by(keyword, f"{start:g}"), images)
         return parts
-    return [group]
+    return _by_kind(group, images)
+
+
+def _by_kind(group: Group, images: Sequence[DicomImage]) -> list[Group]:
+    """Divide even stacks of other Image Types that lie between each other, water and fat half a gap apart."""
+    kinds: dict[str, list[FramePlane]] = defaultdict(list)
+    for plane in group.planes:
+        kinds[images[plane.image].text("ImageType")].append(plane)
+    parts = [(f"ImageType {kind}", kinds[kind]) for kind in sorted(kinds)]
+    if len(parts) < 2 or any(len(planes) < _LEAST_IN_BLOCK or not _is_even(planes) for _, planes in parts):
+        return [group]
+    if not _overlap(_sorted_along(group.planes)[0], parts):
+        return [group]
+    return [_part(group, label, planes) for label, planes in parts]
 
 
 def _starts(values: Sequence[float], tolerance: float) -> list[float]:
