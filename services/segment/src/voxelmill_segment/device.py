@@ -50,7 +50,7 @@ def compute(request: Computation, report: Report) -> Computed:
         warnings=label_map.warnings,
         model=f"{segmenter.name} {segmenter.revision}",
         seconds=clock.seconds,
-        facts=label_map.facts,
+        facts={**label_map.facts, "device_seconds": round(sum(clock.seconds.values()), 4)},
     )
 
 

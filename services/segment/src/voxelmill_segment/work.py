@@ -119,7 +119,8 @@ def finish(request: Completion, report: Report) -> WorkResult:
     WorkResult
         `measurements["segments"]` names number, name, colour and volume of each segment (the mesh stage reads them),
         `measurements["volume"]` the shape (slices, rows, columns), the spacing (column, row, slice) and the affine,
-        `measurements["made_with"]` the model and what it says of itself, as the digest of its weights.
+        `measurements["made_with"]` the model, what it says of itself (the digest of its weights) and how long
+        it had the device.
     """
     task, computed = request.task, request.computed
     clock = StepClock(report)
