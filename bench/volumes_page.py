@@ -35,8 +35,8 @@ Voxelmill: what the header of that very slice (or frame) says about its place an
 - **right, resampled**: the volume was interpolated; at the places of the acquired slices its values lie between those
   around them, without a shift that could be measured.
 - **refused**: no volume, and a message.
-- **wrong**: a voxel elsewhere than acquired, or with another value, or a volume put together from several time points
-  or frames of reference.
+- **wrong**: a voxel elsewhere than acquired, or with another value, or a volume put together from several patients,
+  settings, time points or frames of reference.
 - **crash**: the process died, hung for 60 s, or raised an error that tells its user nothing.
 - **no truth**: the reader gave pixels of something that is no volume: colour, no position, not an image of a patient.
 
