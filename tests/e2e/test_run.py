@@ -197,7 +197,7 @@ def test_one_missing_slice_is_filled_in_and_told(series, tmp_path):
         (["run", "source"], 2, "--output"),
         (["run", "source", "--output", "out", "--organ", "spleen"], 2, "spleen"),
         (["run", "source", "--output", "out", "--format", "fbx"], 2, "fbx"),
-        (["run", "source", "--output", "out", "--model", "totalsegmentator"], 2, "not built yet"),
+        (["run", "source", "--output", "out", "--task", "total"], 2, "the model threshold has no tasks"),
         (["run", "source", "--output", "file"], 2, "file"),
         (["dlq", "list"], 2, "not built yet"),
         (["watch"], 2, "not built yet"),

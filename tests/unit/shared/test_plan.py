@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from voxelmill_shared.events import Stage
-from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
+from voxelmill_shared.plan import _ADDED_LATER, MeshFormat, ModelName, Organ, Plan, Quality, Resolution
 from voxelmill_shared.results import Receipt, ResultKeys, StageRecord, StageSummary
 
 CONTENTS = st.lists(st.text(min_size=1), min_size=1)
@@ -38,6 +38,8 @@ def test_job_does_not_depend_on_the_order_of_formats() -> None:
         Plan(quality=Quality.HIGH),
         Plan(reduction_percent=50),
         Plan(formats=(MeshFormat.STL,)),
+        Plan(task="lung_vessels"),
+        Plan(resolution=Resolution.NORMAL),
     ],
     ids=lambda plan: next(iter(plan.model_fields_set)),
 )
@@ -55,6 +57,33 @@ def test_every_instance_makes_another_job() -> None:
 def test_job_names_are_stable_between_releases() -> None:
     """The name of this job was computed once: if it changes, every result of every user is computed again."""
     assert Plan().job_id(["etag-1:100", "etag-2:200"]) == "99f69264cbde555ddb06b061"
+
+
+def test_every_field_of_a_plan_is_in_its_name_or_was_added_later() -> None:
+    """A field whose default is in the key changes the name of every standing job."""
+    given = set(Plan().model_dump())
+    named = {"model", "model_revision", "weights_digest", "organ", "quality", "reduction_percent", "formats"}
+    assert given - named == set(_ADDED_LATER)
+
+
+@pytest.mark.parametrize(
+    ("plan", "subject"),
+    [
+        (Plan(organ=Organ.LUNGS), "lungs"),
+        (Plan(task="lung_vessels"), "lung_vessels"),
+        (Plan(task="lung_vessels", organ=Organ.AIRWAYS), "lung_vessels_airways"),
+    ],
+)
+def test_results_are_called_after_what_was_asked_for(plan: Plan, subject: str) -> None:
+    """Two tasks of one series do not land in one folder."""
+    assert plan.subject == subject
+
+
+@pytest.mark.parametrize("task", ["../x", "a b", "x" * 65])
+def test_a_task_is_a_plain_name(task: str) -> None:
+    """It becomes part of a folder's name."""
+    with pytest.raises(ValidationError):
+        Plan(task=task)
 
 
 @pytest.mark.parametrize("percent", [-1, 100])
