@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from voxelmill_ingest import tags
 from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.reasons import shown
-from voxelmill_ingest.values import decimals, is_present, text
+from voxelmill_ingest.values import asked_once, decimals, is_present, text
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements
@@ -52,18 +52,24 @@ def position_of(found: Elements, warnings: list[str]) -> Vector | None:
 
 def orientation_of(found: Elements, warnings: list[str]) -> Cosines | None:
     """Return Image Orientation (Patient), the directions of rows and columns; none where it is absent or senseless."""
+    orientation, said = _orientation(found)
+    warnings += said
+    return orientation
+
+
+@asked_once(tags.IMAGE_ORIENTATION_PATIENT)
+def _orientation(found: Elements) -> tuple[Cosines | None, tuple[str, ...]]:
     match decimals(found, tags.IMAGE_ORIENTATION_PATIENT):
         case []:
-            return None
+            return None, ()
         case [a, b, c, d, e, f]:
             product = a * d + b * e + c * f
             lengths = math.hypot(a, b, c), math.hypot(d, e, f)
             if max(abs(product), *(abs(length - 1) for length in lengths)) <= _UNIT_TOLERANCE:
-                return (a, b, c, d, e, f)
-    warnings.append(
-        Caution.INVALID_POSITION.about("Image Orientation (Patient) is no pair of unit vectors at right angles")
+                return (a, b, c, d, e, f), ()
+    return None, (
+        Caution.INVALID_POSITION.about("Image Orientation (Patient) is no pair of unit vectors at right angles"),
     )
-    return None
 
 
 def about_modules(found: Elements, sop_class: str, frame_of_reference: str) -> list[str]:

@@ -11,7 +11,7 @@ from voxelmill_ingest import elements, tags
 from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.fragments import offset_table_problem
 from voxelmill_ingest.reasons import Reason, RefusedError, shown
-from voxelmill_ingest.values import number, text
+from voxelmill_ingest.values import asked_once, number, text
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements, Pixels
@@ -84,20 +84,10 @@ def check_pixels(found: Elements, size: int, fragments: Fragments | None, warnin
         If they are not, cannot, or are not there.
     """
     pixels = found.pixels
-    rows, columns = number(found, tags.ROWS) or 0, number(found, tags.COLUMNS) or 0
-    if pixels is None or rows < 1 or columns < 1:
-        what = "no pixel element" if pixels is None else f"{rows} rows and {columns} columns"
-        raise RefusedError(Reason.NO_PIXEL_DATA, what)
-    if found.transfer_syntax_uid not in _KNOWN:
-        raise RefusedError(
-            Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {shown(found.transfer_syntax_uid, 64)}"
-        )
-    matrix = PixelMatrix(rows, columns, _frames(found, warnings))
-    bits = _check_cells(found, pixels, warnings)
-    samples = _check_samples(found, warnings)
-    needed = _decoded_bytes(found, matrix, samples, bits)
-    if needed > MOST_DECODED_BYTES:
-        raise RefusedError(Reason.IMPLAUSIBLE_SIZE, f"{rows} x {columns} x {matrix.frames} frames are {needed} bytes")
+    if pixels is None:
+        raise RefusedError(Reason.NO_PIXEL_DATA, "no pixel element")
+    matrix, needed, said = _described(found, found.transfer_syntax_uid, pixels.tag)
+    warnings += said
     encapsulated = found.transfer_syntax_uid in COMPRESSED
     if encapsulated != (pixels.length is None):
         how = "are not" if encapsulated else "are"
@@ -115,6 +105,27 @@ def check_pixels(found: Elements, size: int, fragments: Fragments | None, warnin
     return matrix
 
 
+@asked_once(
+    *(tags.ROWS, tags.COLUMNS, tags.NUMBER_OF_FRAMES, tags.BITS_ALLOCATED, tags.BITS_STORED, tags.HIGH_BIT),
+    *(tags.PIXEL_REPRESENTATION, tags.SAMPLES_PER_PIXEL, tags.PHOTOMETRIC_INTERPRETATION, tags.PLANAR_CONFIGURATION),
+)
+def _described(found: Elements, syntax: str, pixel_tag: int) -> tuple[PixelMatrix, int, tuple[str, ...]]:
+    """Return the size of the pixels, how many bytes they are when decoded, and what is odd about their description."""
+    warnings: list[str] = []
+    rows, columns = number(found, tags.ROWS) or 0, number(found, tags.COLUMNS) or 0
+    if rows < 1 or columns < 1:
+        raise RefusedError(Reason.NO_PIXEL_DATA, f"{rows} rows and {columns} columns")
+    if syntax not in _KNOWN:
+        raise RefusedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {shown(syntax, 64)}")
+    matrix = PixelMatrix(rows, columns, _frames(found, warnings))
+    bits = _check_cells(found, pixel_tag, warnings)
+    samples = _check_samples(found, warnings)
+    needed = _decoded_bytes(found, matrix, samples, bits)
+    if needed > MOST_DECODED_BYTES:
+        raise RefusedError(Reason.IMPLAUSIBLE_SIZE, f"{rows} x {columns} x {matrix.frames} frames are {needed} bytes")
+    return matrix, needed, tuple(warnings)
+
+
 def _frames(found: Elements, warnings: list[str]) -> int:
     frames = text(found, tags.NUMBER_OF_FRAMES)
     if not frames:
@@ -127,14 +138,14 @@ def _frames(found: Elements, warnings: list[str]) -> int:
     return int(frames)
 
 
-def _check_cells(found: Elements, pixels: Pixels, warnings: list[str]) -> int:
+def _check_cells(found: Elements, pixel_tag: int, warnings: list[str]) -> int:
     """Return Bits Allocated if the values can lie in their cells as the header says (PS3.5 8.1.1)."""
     bits = number(found, tags.BITS_ALLOCATED) or 0
     if bits < 1:
         raise RefusedError(Reason.INVALID_HEADER, f"Bits Allocated is {bits or 'missing'}")
     if bits not in _CELLS:
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, f"Bits Allocated is {bits}")
-    if pixels.tag != elements.PIXEL_DATA:
+    if pixel_tag != elements.PIXEL_DATA:
         return bits  # floating point has no bits stored and no sign of its own (PS3.3 C.7.6.24)
     stored, high = number(found, tags.BITS_STORED), number(found, tags.HIGH_BIT)
     signed = number(found, tags.PIXEL_REPRESENTATION)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
+from voxelmill_ingest.elements import Elements
 from voxelmill_ingest.tags import WANTED
 
 if TYPE_CHECKING:
-    from voxelmill_ingest.elements import Elements
+    from collections.abc import Callable, Hashable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _BINARY: Final = {
     b"US": "H",
@@ -77,6 +81,37 @@ def decimals(found: Elements, tag: int) -> tuple[float, ...] | None:
 def is_present(found: Elements, tag: int) -> bool:
     """Whether an element has a value, read or stepped over."""
     return bool(found.values.get(tag)) or tag in found.unread
+
+
+def asked_once(
+    *wanted: int,
+) -> Callable[[Callable[Concatenate[Elements, P], R]], Callable[Concatenate[Elements, P], R]]:
+    """Keep what a rule says of some values, for the objects of a series share them and there are hundreds.
+
+    The rule sees those values alone, so it cannot come to depend on others; what it returns must not change. Its
+    arguments are given by position. An object with odd VRs or values that were stepped over is judged by itself.
+
+    Parameters
+    ----------
+    wanted
+        The tags of the values. None that tells who the patient is: they are kept.
+    """
+
+    def decorate(rule: Callable[Concatenate[Elements, P], R]) -> Callable[Concatenate[Elements, P], R]:
+        @lru_cache(maxsize=64)
+        def kept(values: tuple[bytes | None, ...], big_endian: bool, *rest: Hashable) -> R:
+            present = {tag: value for tag, value in zip(wanted, values, strict=True) if value is not None}
+            alone = Elements(big_endian=big_endian, values=present)
+            return rule(alone, *rest)  # type: ignore[call-arg, arg-type] # the rule's own arguments, handed through
+
+        def asked(found: Elements, /, *rest: P.args, **named: P.kwargs) -> R:
+            if found.vrs or found.unread or named:
+                return rule(found, *rest, **named)
+            return kept(tuple(map(found.values.get, wanted)), found.big_endian, *rest)
+
+        return asked
+
+    return decorate
 
 
 def _vr(found: Elements, tag: int) -> bytes:
