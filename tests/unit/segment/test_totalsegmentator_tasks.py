@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from voxelmill_segment.totalsegmentator import library
+from voxelmill_segment.totalsegmentator.table import document
 from voxelmill_segment.totalsegmentator.tasks import (
     LicenceRequiredError,
     UnfitPlanError,
@@ -165,3 +168,8 @@ def test_the_licence_number_is_found_among_the_licences() -> None:
     """It goes into the private configuration of the library."""
     assert licence_number(f"CC-BY-NC-4.0,{NUMBER}") == NUMBER
     assert licence_number("CC-BY-NC-4.0") is None
+
+
+def test_the_page_of_tasks_is_what_the_code_says() -> None:
+    """If not: `python -m voxelmill_segment.totalsegmentator.table > docs/totalsegmentator-tasks.md`."""
+    assert (Path(__file__).parents[3] / "docs" / "totalsegmentator-tasks.md").read_text(encoding="utf-8") == document()

@@ -46,7 +46,7 @@ OPEN: tuple[str, ...] = (
     "craniofacial_structures",
     "teeth",
 )
-"""Tasks whose code and weights are under Apache-2.0, for any use."""
+"""Tasks that the library gives out without a licence number, under its own licence, Apache-2.0."""
 
 NON_COMMERCIAL: dict[str, str] = {"brain_aneurysm": "CC-BY-NC-4.0"}
 """Tasks whose weights may be used, but not commercially, and the licence that they are under."""
