@@ -34,18 +34,18 @@ _HEAD = """\
 Generated from the code and from TotalSegmentator {version}: `python -m voxelmill_segment.totalsegmentator.table`.
 
 `voxelmill run SCAN --output OUT --model totalsegmentator --task NAME --resolution fast --organ lungs`; for a bucket
-`VOXELMILL_MODEL`, `VOXELMILL_TASK`, `VOXELMILL_RESOLUTION` and `VOXELMILL_ORGAN` at ingest. Without a task it is `total`,
-for MR series `total_mr`, and for `--organ body` `body` or `body_mr`. A task that was named for CT has its kin for MR where
-there is one. A series of another modality is skipped with the reason.
+`VOXELMILL_MODEL`, `VOXELMILL_TASK`, `VOXELMILL_RESOLUTION` and `VOXELMILL_ORGAN` at ingest. Without a task it is
+`total`, for MR series `total_mr`, and for `--organ body` `body` or `body_mr`. A task that was named for CT has its
+kin for MR where there is one. A series of another modality is skipped with the reason.
 
-The resolution is the grid that the networks work on. Where none is named it is `fast` for `--quality fast`, else `normal`;
-tasks with one grid have that one.
+The resolution is the grid that the networks work on. Where none is named it is `fast` for `--quality fast`, else
+`normal`; tasks with one grid have that one.
 
 ## Open tasks
 
-The library gives these out without a licence number, under its own licence, Apache-2.0. The list is ours: a task that a
-later version of the library brings is looked at before it can be asked for. How large the weights are `voxelmill weights
-list` shows once they are here. Grids are x, y, z of the canonical (RAS) volume.
+The library gives these out without a licence number, under its own licence, Apache-2.0. The list is ours: a task
+that a later version of the library brings is looked at before it can be asked for. How large the weights are
+`voxelmill weights list` shows once they are here. Grids are x, y, z of the canonical (RAS) volume.
 
 | task | for | grid, mm | classes | data sets that it needs |
 |---|---|---|---|---|
@@ -64,8 +64,8 @@ Not offered: {refused}.
 
 ## What `--organ` means
 
-One table for both models (`voxelmill_segment/organs.py`). Only the networks that the classes need are loaded and run. Where
-`threshold` has nothing it skips the series and says so; `voxelmill run` says it before the work.
+One table for both models (`voxelmill_segment/organs.py`). Only the networks that the classes need are loaded and
+run. Where `threshold` has nothing it skips the series and says so; `voxelmill run` says it before the work.
 
 | organ | `threshold` | `total` (CT) | `total_mr` | other tasks |
 |---|---|---|---|---|
