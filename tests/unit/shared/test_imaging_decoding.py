@@ -10,11 +10,11 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, RLELossless
 
 from unit.shared.imaging_files import image, save
 from voxelmill_shared.imaging.codestream import read_codestream
-from voxelmill_shared.imaging.decoding import decode
+from voxelmill_shared.imaging.decoding import DECODED, _plugins_for, decode
 from voxelmill_shared.imaging.frames import Window, WindowFunction, read_frames
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding, narrow
@@ -383,3 +383,10 @@ def test_of_many_frames_only_those_asked_for_are_read(tmp_path: Path, kind: Any)
         np.testing.assert_array_equal(decode(opened, frame, encoded)[0], bits[frame])
     in_memory = open_image(path.read_bytes())
     assert [bytes(one) for one in in_memory.encoded([59, 7])] == [bytes(last), bytes(first)]
+
+
+def test_a_decoder_that_may_end_the_process_is_not_asked() -> None:
+    """GDCM, which other packages bring along, aborts on some damaged frames: it is no fallback."""
+    for syntax in DECODED:
+        assert "gdcm" not in _plugins_for(UID(syntax))
+    assert _plugins_for(RLELossless) == ["pydicom"]

@@ -1,12 +1,13 @@
 """From a frame's bytes to its stored values, for every transfer syntax that some decoder here knows.
 
 The decoders are imagecodecs (JPEG, JPEG-LS, JPEG 2000, HTJ2K) and pylibjpeg-rle, which release the GIL, so frames
-are decoded in threads. pydicom with whatever plugins are installed is asked where these fail, and is the referee in
-the tests.
+are decoded in threads. pydicom with whatever plugins are installed (but GDCM) is asked where these fail, and is the
+referee in the tests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import imagecodecs
 import numpy as np
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import expand_ybr422, pixel_array
 from rle.rle import decode_frame as decode_rle
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from pydicom.uid import UID
 
     from voxelmill_shared.imaging.image import DicomImage
 
@@ -193,19 +196,28 @@ def _read_native(image: DicomImage, encoded: bytes | memoryview) -> tuple[Stored
 
 
 def _ask_pydicom(image: DicomImage, frame: int, first: Exception) -> tuple[Stored, str]:
+    for plugin in _plugins_for(image.transfer_syntax):
+        with contextlib.suppress(*_DECODER_ERRORS):
+            whole = image.whole()
+            if not whole.file_meta.get("TransferSyntaxUID"):
+                whole.file_meta.TransferSyntaxUID = image.transfer_syntax
+            return pixel_array(whole, index=frame, raw=True, decoding_plugin=plugin), _untransformed(image)
+    raise Unsupported.UNDECODABLE_PIXELS.error(
+        f"{image.name}: the pixels of frame {frame + 1} cannot be decoded as "
+        f"{image.transfer_syntax.name}: {_one_line(first)}"
+    )
+
+
+def _plugins_for(transfer_syntax: UID) -> list[str]:
+    """Return pydicom's decoders for a transfer syntax; an empty name is pydicom itself.
+
+    Not GDCM, which other packages may have brought along: on some damaged frames it ends the process.
+    """
     try:
-        whole = image.whole()
-        if not whole.file_meta.get("TransferSyntaxUID"):
-            whole.file_meta.TransferSyntaxUID = image.transfer_syntax
-        # Of RLE's decoders only pydicom's own is another than the one that has just failed.
-        plugin = "pydicom" if image.transfer_syntax == _RLE else ""
-        cells = pixel_array(whole, index=frame, raw=True, decoding_plugin=plugin)
-    except _DECODER_ERRORS:
-        raise Unsupported.UNDECODABLE_PIXELS.error(
-            f"{image.name}: the pixels of frame {frame + 1} cannot be decoded as "
-            f"{image.transfer_syntax.name}: {_one_line(first)}"
-        ) from None
-    return cells, _untransformed(image)
+        plugins = get_decoder(transfer_syntax).available_plugins
+    except NotImplementedError:
+        return []
+    return [plugin for plugin in plugins if plugin != "gdcm"] or [""] * (not transfer_syntax.is_encapsulated)
 
 
 def _one_line(error: Exception) -> str:
