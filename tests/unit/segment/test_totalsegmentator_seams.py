@@ -18,7 +18,7 @@ from voxelmill_segment.totalsegmentator import library
 
 MIRRORED = {
     "totalsegmentator.nnunet:nnUNet_predict_image": "7518980b99e59505",
-    "totalsegmentator.nnunet:nnUNetv2_predict": "f6dcb7ae66895164",
+    "totalsegmentator.nnunet:nnUNetv2_predict": "1172be1c7a6d5d4a",
     "totalsegmentator.python_api:totalsegmentator": "b8ff5820be418fe4",
     "totalsegmentator.python_api:get_task_config": "ab4dd585a7f904f9",
     "totalsegmentator.resampling:change_spacing": "ac8096c17846f46e",
