@@ -44,7 +44,7 @@ def _cases() -> list[Case]:
     tilted = oblique(turned(chest, (1, 2, 0), (True, False, True)), 11.0)
     thick = part_of(chest, (0, 32), (0, 42), (0, 54))
     thick = type(chest)(thick.voxels[::2], thick.affine @ np.diag([1.0, 1.0, 2.0, 1.0]), "CT")
-    corner = part_of(chest, (12, 24), (12, 26), (10, 28))
+    corner = part_of(chest, (12, 24), (14, 26), (11, 23))
     mr = type(chest)(np.clip(corner.voxels + 1100, 0, None), corner.affine, "MR")
     lungs = {"roi_subset": list(LOBES)}
     return [
@@ -88,7 +88,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processes = {name: start(name, cases, weights, tmp_path_factory.mktemp("home")) for name in ("ours", "theirs")}
     try:
         for name, process in processes.items():
-            code = process.wait(timeout=240)
+            code = process.wait(timeout=400)
             assert code == 0, f"{name}:\n{(folder / f'{name}.log').read_text()[-4000:]}"
     finally:
         for process in processes.values():

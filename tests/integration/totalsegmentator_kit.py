@@ -95,7 +95,7 @@ def write_random_network(
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
             "n_stages": 2,
-            "features_per_stage": [4, 8],
+            "features_per_stage": [3, 6],
             "conv_op": "torch.nn.modules.conv.Conv3d",
             "kernel_sizes": [[3, 3, 3]] * 2,
             "strides": [[1, 1, 1], [2, 2, 2]],
@@ -186,6 +186,7 @@ def start(script: str, cases: Path, weights: Path, home: Path) -> subprocess.Pop
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("VOXELMILL_", "nnUNet_"))},
         "HOME": str(home),
+        "GOMP_SPINCOUNT": "0",  # two processes, each with a thread for every core: one that waits shall not spin
         "VOXELMILL_WEIGHTS": str(weights),
         "VOXELMILL_SEGMENT_DEVICE": "cpu",
         "PYTHONWARNINGS": "ignore",
