@@ -150,6 +150,7 @@ class Predictor:
         MemoryError
             If there is not enough of it.
         """
+        tell.report(tell.step)
         model = self.model(network)
         ready = preprocess(model.nnunet, image, spacing)
         with torch.inference_mode(), _autocast(self.device), _memory_errors():

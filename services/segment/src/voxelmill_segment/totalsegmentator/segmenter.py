@@ -85,13 +85,13 @@ class TotalSegmentatorSegmenter:
         WorkCancelledError
             If `report` raised it.
         """
+        prepare_home(self.equipment.weights, license_number=licence_number(self.equipment.licences) or "")
         from voxelmill_segment.totalsegmentator.chain import Source  # noqa: PLC0415 - the home comes before torch
 
         request = self.resolve(volume, plan)
         folder = WeightsFolder(self.equipment.weights)
         digest = folder.agree(plan.weights_digest, request.all_networks)
         report("load")
-        prepare_home(self.equipment.weights, license_number=licence_number(self.equipment.licences) or "")
         predictor = _predictor(self.equipment.weights, self.equipment.device)
         source = Source.of(volume)
         gpu = predictor.device.type != "cpu"
