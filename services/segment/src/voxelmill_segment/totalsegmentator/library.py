@@ -6,7 +6,9 @@ that moves them fails here, and in `tests/unit/segment/test_totalsegmentator_lib
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import importlib.resources
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +67,15 @@ class Network:
     def path(self) -> str:
         """The folder of the trained model, below the weights folder."""
         return f"{self.folder}/{self.trainer}__{self.plans}__{self.configuration}"
+
+
+@dataclass(frozen=True, slots=True)
+class SnomedRow:
+    """The library's SNOMED CT codes of one class, (value, meaning) each: empty where it has none."""
+
+    category: tuple[str, str]
+    type: tuple[str, str]
+    modifier: tuple[str, str]
 
 
 def installed_version() -> str | None:
@@ -176,6 +187,22 @@ def refining_networks(task: str) -> tuple[Network, ...]:
 def tile_step(task: str) -> float:
     """How far the tiles of the sliding window are apart, in tiles (`nnunet.nnUNet_predict_image`)."""
     return 0.8 if task in {"total", "total_v3", "total_mr"} else 0.5
+
+
+@cache
+def snomed_table() -> dict[str, SnomedRow]:
+    """The library's SNOMED CT codes by class (what `dicom_utils.load_snomed_mapping` reads)."""
+    require()
+    path = importlib.resources.files("totalsegmentator") / "resources" / "totalsegmentator_snomed_mapping.csv"
+
+    def code(row: Mapping[str, str], part: str) -> tuple[str, str]:
+        column = f"SegmentedProperty{part}CodeSequence"
+        return row[f"{column}.CodeValue"], row[f"{column}.CodeMeaning"]
+
+    return {
+        row["Structure"]: SnomedRow(code(row, "Category"), code(row, "Type"), code(row, "TypeModifier"))
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def download_address(network: Network) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_segment.equipment import Equipment
-from voxelmill_segment.labels import Code, Segment
 from voxelmill_segment.segmenter import LabelMap
 from voxelmill_segment.totalsegmentator import library
+from voxelmill_segment.totalsegmentator.codes import segment_of
 from voxelmill_segment.totalsegmentator.home import prepare_home
 from voxelmill_segment.totalsegmentator.tasks import Request, licence_number, resolve
 from voxelmill_segment.totalsegmentator.weights import WeightsFolder
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from voxelmill_shared.work import Report
 
 _LOWER = {Resolution.NORMAL: Resolution.FAST, Resolution.FAST: Resolution.FASTEST}
-_GOLDEN = 0.618033988749895
-_STRUCTURE = Code("91723000", "Anatomical Structure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +171,6 @@ def ladder(request: Request, plan: Plan, folder: WeightsFolder, *, gpu: bool) ->
                 warning=f"memory ran out {where}: computed at the resolution {lower} instead of {request.resolution}",
             )
         lower = _LOWER.get(lower)
-
-
-def segment_of(label: int, name: str) -> Segment:
-    """Describe a class of the library as a segment: its label is its number."""
-    red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1.0, 0.55, 0.9)
-    rgb = (round(red * 255), round(green * 255), round(blue * 255))
-    return Segment(label, name, rgb, _STRUCTURE, _STRUCTURE, None, name.replace("_", " "))
 
 
 def open_totalsegmentator() -> TotalSegmentatorSegmenter:
