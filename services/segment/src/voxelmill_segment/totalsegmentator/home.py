@@ -67,7 +67,7 @@ def prepare_home(weights: Path, folder: Path | None = None, license_number: str 
             os.environ[variable] = str(folder / name)
         (folder / "work").mkdir(exist_ok=True)
         # Threads that wait for others shall sleep: where more processes than ours want the cores, those that spin take
-        # most of the time (up to 25 times the work's own, as measured with four processes on each core).
+        # more of them than the work (1.6 s of processor time for a volume at 6 mm, 0.64 s asleep).
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ["TOTALSEG_HOME_DIR"] = str(_prepared)
     os.environ["TOTALSEG_WEIGHTS_PATH"] = str(weights)
