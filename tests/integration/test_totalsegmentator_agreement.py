@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +95,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert code == 0, f"{name}:\n{(folder / f'{name}.log').read_text()[-4000:]}"
     finally:
         for process in processes.values():
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return folder
 

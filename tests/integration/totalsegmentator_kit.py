@@ -198,4 +198,5 @@ def start(script: str, cases: Path, weights: Path, home: Path) -> subprocess.Pop
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that the processes that nnU-Net starts can be ended with it
         )

@@ -279,7 +279,7 @@ class _Pace:
 
     def tile(self) -> None:
         if self.device.type == "cuda":
-            event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call] # carries no types
+            event: Any = torch.cuda.Event()
             event.record()
             self._begun.append(event)
             if len(self._begun) > _AHEAD:
