@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import highdicom as hd
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import generate_frames
+from pydicom.sr.codedict import codes
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless, SegmentationStorage
 
+from conftest import missing
 from unit.segment.torso import series_task, torso, write_series
 from voxelmill_segment.dicom_seg import write_dicom_seg
+from voxelmill_segment.equipment import SegType
 from voxelmill_segment.labels import AIRWAYS, BONES, LUNG_LEFT
 from voxelmill_segment.segmenter import LabelMap
 from voxelmill_shared.imaging.series import read_series
@@ -38,35 +47,152 @@ def labelled(volume: Volume) -> LabelMap:
     return LabelMap(labels, volume.affine, SEGMENTS)
 
 
-def written(tmp_path: Path, *, shear: float = 0.0, **attributes: object) -> tuple[Path, LabelMap, Volume]:
+def written(
+    tmp_path: Path, *, shear: float = 0.0, kind: SegType = SegType.LABELMAP, **attributes: object
+) -> tuple[Path, LabelMap, Volume]:
     paths = write_series(tmp_path / "in", small(shear), **attributes)
     shuffled = paths[5:] + paths[:5]
     volume = read_series(shuffled)
     label_map = labelled(volume)
     path = tmp_path / "seg.dcm"
-    assert write_dicom_seg(path, label_map, volume, series_task(shuffled, tmp_path), "threshold 1")
+    assert write_dicom_seg(path, label_map, volume, series_task(shuffled, tmp_path), "threshold 1", kind)
     return path, label_map, volume
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Frames, positions, names, codes and colours; the empty segment is left out, numbers have no gaps."""
-    path, label_map, volume = written(tmp_path)
+@pytest.mark.parametrize("kind", SegType)
+def test_what_is_written_is_read_back(tmp_path: Path, kind: SegType) -> None:
+    """Frames, positions, names, codes and colours; the empty segment is left out.
+
+    A LABELMAP has the label map's own numbers, a BINARY numbers without gaps.
+    """
+    path, label_map, volume = written(tmp_path, kind=kind)
     seg = hd.seg.segread(path)
-    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == ["lung_left", "bones"]
-    read = seg.get_volume(combine_segments=True, skip_overlap_checks=False)
+    assert (seg.SegmentationType, seg.BitsAllocated) == (("LABELMAP", 8) if kind is SegType.LABELMAP else ("BINARY", 1))
+    described = {n: seg.get_segment_description(n) for n in seg.segment_numbers if n}
+    assert [one.segment_label for one in described.values()] == ["lung_left", "bones"]
+    numbers = [LUNG_LEFT.number, BONES.number] if kind is SegType.LABELMAP else [1, 2]
+    assert list(described) == numbers
+    read = seg.get_volume(combine_segments=True, **({} if kind is SegType.LABELMAP else {"skip_overlap_checks": False}))
     expected = np.zeros_like(label_map.labels)
-    expected[label_map.labels == LUNG_LEFT.number], expected[label_map.labels == BONES.number] = 1, 2
+    for segment, number in zip((LUNG_LEFT, BONES), numbers, strict=True):
+        expected[label_map.labels == segment.number] = number
     for k in range(read.array.shape[0]):
         first = read.affine @ (k, 0, 0, 1)
         slice_ = round(float((first[2] - volume.affine[2, 3]) / volume.affine[2, 2]))
         np.testing.assert_allclose(first[:3], volume.affine[:3, 3] + slice_ * volume.affine[:3, 2], atol=1e-3)
         np.testing.assert_array_equal(read.array[k], expected[slice_])
-    lung = seg.SegmentSequence[0]
+    lung = described[numbers[0]]
     assert lung.SegmentedPropertyTypeCodeSequence[0].CodeValue == "39607008"
     modifier = lung.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
     assert (modifier.CodeValue, modifier.CodingSchemeDesignator) == ("7771000", "SCT")
     colour = hd.color.CIELabColor.from_dicom_value(lung.RecommendedDisplayCIELabValue).to_rgb()
     np.testing.assert_allclose(colour, LUNG_LEFT.rgb, atol=2)
+
+
+def test_frames_are_read_by_plain_arithmetic(tmp_path: Path) -> None:
+    """Without a library for segmentations: each frame's pixels are the labels at its position, bit for bit."""
+    path, label_map, volume = written(tmp_path)
+    seg = pydicom.dcmread(path)
+    assert seg.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
+    assert seg.file_meta.TransferSyntaxUID == JPEGLSLossless
+    frames = [imagecodecs.jpegls_decode(frame) for frame in generate_frames(seg.PixelData, number_of_frames=9)]
+    found = np.zeros_like(label_map.labels)
+    for group, frame in zip(seg.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        height = float(group.PlanePositionSequence[0].ImagePositionPatient[2])
+        found[round((height - volume.affine[2, 3]) / volume.affine[2, 2])] = frame
+    np.testing.assert_array_equal(found, label_map.labels)
+
+
+def test_segments_say_what_made_them_and_are_tracked(tmp_path: Path) -> None:
+    """Algorithm with version and parameters; the same structure has the same tracking UID in both types."""
+    paths = write_series(tmp_path / "in", small())
+    volume = read_series(paths)
+    facts = {"task": "total", "resolution": "fast", "weights_digest": "5" * 64, "device": "cuda:0"}
+    label_map = replace(labelled(volume), facts=facts)
+    uids = []
+    for kind in SegType:
+        path = tmp_path / f"{kind}.dcm"
+        assert write_dicom_seg(path, label_map, volume, series_task(paths, tmp_path), "totalsegmentator 2.18.0", kind)
+        seg = pydicom.dcmread(path)
+        lung = next(one for one in seg.SegmentSequence if one.SegmentLabel == "lung_left")
+        (made,) = lung.SegmentationAlgorithmIdentificationSequence
+        assert (lung.SegmentAlgorithmType, lung.SegmentAlgorithmName) == ("AUTOMATIC", "totalsegmentator")
+        assert (made.AlgorithmName, made.AlgorithmVersion) == ("totalsegmentator", "2.18.0")
+        family = made.AlgorithmFamilyCodeSequence[0]
+        assert (family.CodeValue, family.CodeMeaning) == tuple(codes.cid7162.ArtificialIntelligence)[::2]
+        assert f"weights_digest={'5' * 64}" in made.AlgorithmParameters
+        assert "cuda" not in made.AlgorithmParameters
+        assert lung.TrackingID == "lung_left"
+        tracked = [one.TrackingUID for one in seg.SegmentSequence if "TrackingUID" in one]
+        assert len(set(tracked)) == 2
+        uids.append((seg.SOPInstanceUID, seg.SeriesInstanceUID, *tracked))
+    (one, other) = uids
+    assert one[2:] == other[2:]
+    assert not set(one[:2]) & set(other[:2])
+
+
+@pytest.mark.parametrize("kind", SegType)
+def test_labels_without_a_segment_are_left_out(tmp_path: Path, kind: SegType) -> None:
+    """A label that is in no table cannot be described, so it is not written."""
+    paths = write_series(tmp_path / "in", small())
+    volume = read_series(paths)
+    label_map = labelled(volume)
+    label_map.labels[9, :5] = 200
+    assert write_dicom_seg(tmp_path / "seg.dcm", label_map, volume, series_task(paths, tmp_path), "threshold 1", kind)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert seg.pixel_array.max() <= BONES.number
+    assert [one.SegmentLabel for one in seg.SegmentSequence if one.SegmentNumber] == ["lung_left", "bones"]
+
+
+def complaints(path: Path) -> set[str]:
+    """What dicom3tools says against a file, without the values that it names.
+
+    It reads no deflated data sets and knows no label maps yet: it gets explicit ones, called a segmentation.
+    """
+    seg = pydicom.dcmread(path)
+    if seg.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        seg.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    seg.SOPClassUID = seg.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    seg.save_as(path)
+    ended = subprocess.run(["dciodvfy", path], capture_output=True, check=False)
+    lines = (ended.stdout + ended.stderr).decode(errors="replace").splitlines()
+    return {re.sub(r"<[^>]*>", "<>", line) for line in lines if line.startswith("Error")}
+
+
+@pytest.mark.parametrize("kind", SegType)
+def test_it_is_as_true_to_its_iod_as_highdicom_alone(tmp_path: Path, kind: SegType) -> None:
+    """Dicom3tools finds no fault in ours that a plain segmentation of highdicom does not have."""
+    if shutil.which("dciodvfy") is None:
+        missing("no dciodvfy (Debian package dicom3tools)")
+    path, label_map, volume = written(tmp_path, kind=kind, StudyID="1", AccessionNumber="2")
+    sources = [pydicom.dcmread(p) for p in sorted((tmp_path / "in").iterdir())]
+    sources.sort(key=lambda source: source.ImagePositionPatient[2])
+    for source in sources:
+        for keyword in ("PatientBirthDate", "PatientSex", "ReferringPhysicianName", "PositionReferenceIndicator"):
+            setattr(source, keyword, "")
+        source.Manufacturer, source.StudyID, source.AccessionNumber = "", "1", "2"
+    structure = codes.cid7150.AnatomicalStructure
+    plain = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=np.where(label_map.labels == LUNG_LEFT.number, 1, 0).astype(np.uint8),
+        segmentation_type=kind.upper(),
+        segment_descriptions=[
+            hd.seg.SegmentDescription(1, "lung", structure, codes.SCT.Lung, "MANUAL"),
+        ],
+        series_instance_uid="1.2.7",
+        series_number=2,
+        sop_instance_uid="1.2.7.1",
+        instance_number=1,
+        manufacturer="T",
+        manufacturer_model_name="T",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    plain.save_as(tmp_path / "plain.dcm")
+    assert volume.voxels.shape[0] == len(sources)
+    theirs = complaints(tmp_path / "plain.dcm")
+    assert not any("not found" in line.lower() for line in theirs)  # it does know what to look for
+    assert complaints(path) <= theirs
 
 
 def test_it_names_its_patient_study_and_sources(tmp_path: Path) -> None:
@@ -83,10 +209,11 @@ def test_it_names_its_patient_study_and_sources(tmp_path: Path) -> None:
         assert int(source.rsplit(".", 1)[1]) - 1 == round((position[2] + 900) / 4)
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SegType)
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, kind: SegType) -> None:
     """Work that is done again after a crash is not another result."""
-    one, _, _ = written(tmp_path / "one")
-    other, _, _ = written(tmp_path / "other")
+    one, _, _ = written(tmp_path / "one", kind=kind)
+    other, _, _ = written(tmp_path / "other", kind=kind)
     assert one.read_bytes() == other.read_bytes()
 
 

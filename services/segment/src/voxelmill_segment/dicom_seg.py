@@ -1,7 +1,8 @@
 """The label map as a DICOM Segmentation (PS3.3 A.51), tied to the instances that it was made from.
 
-BINARY, for that is what today's readers take (dcmqi, 3D Slicer, OHIF); empty frames are left out, and the data set is
-deflated (PS3.5 A.5), which takes the bit planes to about a thirtieth.
+LABELMAP (Supplement 243) as JPEG-LS: one frame for each slice, whatever the number of segments. BINARY for viewers that
+do not know it yet: a frame for each slice and segment, and the data set deflated (PS3.5 A.5), which takes the bit
+planes to about a thirtieth. Empty frames are left out of both.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as DicomCode
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
+from voxelmill_segment.equipment import SegType
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
@@ -44,9 +46,12 @@ _TYPE_2 = (
     "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "Manufacturer",
 )  # fmt: skip
 _SERIES_NUMBER = 9001
-_FAMILY = DicomCode("123104", "DCM", "Morphological Operations")  # CID 7162
-
-
+_FAMILIES = {  # CID 7162
+    "threshold": DicomCode("123104", "DCM", "Morphological Operations"),
+    "totalsegmentator": DicomCode("123110", "DCM", "Artificial Intelligence"),
+}
+_PARAMETERS = ("task", "resolution", "weights_digest")
+"""Facts that say how the labels came about. The device is none: another one gives the same labels."""
 _MOST_BETWEEN = 0.1
 """How much of a volume may lie between the instances, where slices were missing, for a segmentation to refer to it."""
 
@@ -55,27 +60,33 @@ class UnreferableError(Exception):
     """The label map's slices are not those of the instances, so a segmentation cannot refer to them."""
 
 
-def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: SegmentTask, model: str) -> bool:
+def write_dicom_seg(
+    path: Path, label_map: LabelMap, volume: Volume, task: SegmentTask, model: str, kind: SegType = SegType.LABELMAP
+) -> bool:
     """Write a label map as a DICOM Segmentation.
 
-    Segments are numbered from 1 without gaps, as BINARY demands (PS3.3 C.8.20.4), in the order of their numbers in the
-    label map; Segment Label is the segment's name. Segments without voxels are left out. The positions of the frames
-    are those of the source, so a tilted gantry (a sheared volume) comes out right. The same input gives the same bytes:
-    UIDs are derived from the content, dates are those of the source.
+    A LABELMAP's segments have the numbers that they have in the label map; a BINARY's are numbered from 1 without gaps,
+    as it demands (PS3.3 C.8.20.4), in the same order. Segment Label is the segment's name in both. Segments without
+    voxels are left out. The positions of the frames are those of the source, so a tilted gantry (a sheared volume)
+    comes out right. The same input gives the same bytes: UIDs are derived from the content, dates are those of the
+    source. A segment's Tracking UID is derived from the series and the segment's name: it is that of the same structure
+    in every segmentation of the series.
 
     Parameters
     ----------
     path
         The file to write.
     label_map
-        The labels; their slices are those of the volume.
+        The labels; their slices are those of the volume. Its facts are named as the algorithm's parameters.
     volume
         The volume that was segmented: it knows which file and frame each slice is from.
     task
         Names the files that the volume was read from, in the order in which they were given to the reader, and the
         UIDs that the segmentation refers to them by.
     model
-        Name and revision of the model, for Segment Algorithm Name.
+        Name and revision of the model, `threshold 1`.
+    kind
+        The Segmentation Type.
 
     Returns
     -------
@@ -90,22 +101,30 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: Segme
     real = [k for k, number in enumerate(volume.instance_order) if number >= 0]
     if len(volume.instance_order) - len(real) > _MOST_BETWEEN * len(volume.instance_order):
         raise UnreferableError("the volume was resampled, so its slices lie between those of the instances")
-    present = np.bincount(label_map.labels[real].ravel(), minlength=256)
+    present = sum((np.bincount(label_map.labels[k].ravel(), minlength=256) for k in real), np.zeros(256, np.int64))
     segments = [segment for segment in label_map.segments if present[segment.number]]
     if not segments:
         return False
     headers = _read_headers(task)
-    uid = _derived_uid("instance", label_map, headers, model)
+    content = _content(label_map, headers, model, kind)
+    uid = _uid(f"instance {content}")
     images, frames = _arrange(label_map, volume, headers, uid)
-    renumber = np.zeros(256, np.uint8)
-    for number, segment in enumerate(segments, start=1):
-        renumber[segment.number] = number
+    binary = kind is SegType.BINARY
+    numbers = range(1, len(segments) + 1) if binary else [segment.number for segment in segments]
+    if binary or set(np.flatnonzero(present)) - {0, *numbers}:
+        renumber = np.zeros(256, np.uint8)
+        for number, segment in zip(numbers, segments, strict=True):
+            renumber[segment.number] = number
+        frames = renumber[frames]
     seg = hd.seg.Segmentation(
         source_images=images,
-        pixel_array=renumber[frames],
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(number, segment, model) for number, segment in enumerate(segments, start=1)],
-        series_instance_uid=_derived_uid("series", label_map, headers, model),
+        pixel_array=frames,
+        segmentation_type=hd.seg.SegmentationTypeValues(kind.upper()),
+        segment_descriptions=[
+            _describe(number, segment, model, label_map.facts, task.series_instance_uid)
+            for number, segment in zip(numbers, segments, strict=True)
+        ],
+        series_instance_uid=_uid(f"series {content}"),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
@@ -115,12 +134,13 @@ def write_dicom_seg(path: Path, label_map: LabelMap, volume: Volume, task: Segme
         device_serial_number="0",
         content_label="SEGMENTATION",
         content_description=f"Automatic segmentation, {model}",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian if binary else JPEGLSLossless,
         omit_empty_frames=True,
     )
     seg.SeriesDescription = f"Segmentation, {model}"
     _make_repeatable(seg, images[0], uid)
-    seg.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian  # pydicom deflates as it writes
+    if binary:
+        seg.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian  # pydicom deflates as it writes
     seg.save_as(path)
     return True
 
@@ -148,7 +168,8 @@ def _arrange(
     """Return the source images and the labels, frame by frame in the same order."""
     reference = volume.frame_of_reference_uid or _uid(f"frame of reference of {uid}")
     real = [k for k, number in enumerate(volume.instance_order) if number >= 0]  # the others were interpolated
-    numbers, labels = [volume.instance_order[k] for k in real], label_map.labels[real]
+    numbers = [volume.instance_order[k] for k in real]
+    labels = label_map.labels if len(real) == len(label_map.labels) else label_map.labels[real]
     several = [number for number in set(numbers) if int(headers[number].get("NumberOfFrames") or 1) > 1]
     if several and len(set(numbers)) > 1:
         raise UnreferableError("the volume lies in several multi-frame instances")
@@ -176,7 +197,10 @@ def _source(header: Dataset, frame_of_reference: str, shared: dict[str, Any]) ->
     return source
 
 
-def _describe(number: int, segment: Segment, model: str) -> hd.seg.SegmentDescription:
+def _describe(
+    number: int, segment: Segment, model: str, facts: dict[str, str], series_instance_uid: str
+) -> hd.seg.SegmentDescription:
+    name, _, revision = model.partition(" ")
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.name,
@@ -184,10 +208,14 @@ def _describe(number: int, segment: Segment, model: str) -> hd.seg.SegmentDescri
         segmented_property_type=_code(segment.type),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=model,
-            version=__version__,
-            family=_FAMILY,
+            name=name,
+            version=revision,
+            family=_FAMILIES.get(name, _FAMILIES["totalsegmentator"]),
+            source="Voxelmill",
+            parameters={one: facts[one] for one in _PARAMETERS if one in facts} or None,
         ),
+        tracking_id=segment.name,
+        tracking_uid=_uid(f"segment {segment.name} of series {series_instance_uid}"),
         display_color=hd.color.CIELabColor.from_rgb(*segment.rgb),
     )
     if segment.modifier is not None:
@@ -223,12 +251,13 @@ def _when(source: Dataset) -> tuple[str, str]:
     return "19000101", "000000"
 
 
-def _derived_uid(what: str, label_map: LabelMap, headers: Sequence[Dataset], model: str) -> str:
-    digest = hashlib.sha256(f"{what}\n{model}\n{[segment.number for segment in label_map.segments]}\n".encode())
+def _content(label_map: LabelMap, headers: Sequence[Dataset], model: str, kind: SegType) -> str:
+    """Return a digest of all that makes the segmentation what it is."""
+    digest = hashlib.sha256(f"{kind}\n{model}\n{[segment.number for segment in label_map.segments]}\n".encode())
     for uid in sorted(str(header.SOPInstanceUID) for header in headers):
         digest.update(uid.encode())
-    digest.update(label_map.labels.tobytes())
-    return _uid(digest.hexdigest())
+    digest.update(np.ascontiguousarray(label_map.labels).data)
+    return digest.hexdigest()
 
 
 def _uid(text: str) -> str:

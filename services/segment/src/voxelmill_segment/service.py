@@ -39,7 +39,7 @@ def build(parts: Parts, settings: SegmentSettings, targets: Targets | None = Non
     limits = replace(parts.limits, stop_seconds=0.0) if settings.segment_spot else parts.limits
 
     def environment(device: str) -> dict[str, str]:
-        equipment = Equipment(settings.weights, device, settings.totalsegmentator_license)
+        equipment = Equipment(settings.weights, device, settings.totalsegmentator_license, settings.segment_seg_type)
         # What a library takes for a temporary file holds a patient's voxels: it lies where ours do.
         return {**equipment.environment(), "TMPDIR": str(parts.scratch.root.absolute())}
 

@@ -7,7 +7,7 @@ from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
 from pydantic import Field, field_validator
 
 from voxelmill_segment.devices import check_devices
-from voxelmill_segment.equipment import DEFAULT_WEIGHTS
+from voxelmill_segment.equipment import DEFAULT_WEIGHTS, SegType
 from voxelmill_shared.settings import SharedSettings
 
 
@@ -30,10 +30,18 @@ class SegmentSettings(SharedSettings):
     segment_spot: bool = Field(
         False, description="the machine may be taken away: SIGTERM hands back what is in hand at once"
     )
+    segment_seg_type: SegType = Field(
+        SegType.LABELMAP, description="type of segmentation.dcm: labelmap, or binary for viewers that do not know it"
+    )
     weights: Path = Field(DEFAULT_WEIGHTS, description="the folder of the networks' weights")
     totalsegmentator_license: str = Field(
         "", description="a licence number, names of licences whose terms are accepted, or both, with commas between"
     )
+
+    @field_validator("segment_seg_type", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("segment_device")
     @classmethod

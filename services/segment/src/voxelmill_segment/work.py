@@ -126,7 +126,7 @@ def finish(request: Completion, report: Report) -> WorkResult:
     clock = StepClock(report)
     clock.begin("statistics")
     volume = open_volume(request.prepared.volume)
-    label_map = LabelMap(open_labels(computed), volume.affine, computed.segments, computed.warnings)
+    label_map = LabelMap(open_labels(computed), volume.affine, computed.segments, computed.warnings, computed.facts)
     statistics = [segment.to_json() for segment in measure(volume.voxels, label_map)]
     about = _about(volume)
     clock.begin("write")
@@ -143,7 +143,8 @@ def finish(request: Completion, report: Report) -> WorkResult:
     else:
         clock.begin("dicom-seg")
         try:
-            written = write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task, computed.model)
+            kind = Equipment.of_environment().seg_type
+            written = write_dicom_seg(task.output / DICOM_SEG, label_map, volume, task, computed.model, kind)
         except UnreferableError as error:
             warnings.append(f"no segmentation.dcm: {error}")
         else:
