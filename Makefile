@@ -18,16 +18,19 @@ STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -
 SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails
 
-.PHONY: help setup setup-dev setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 setup:  ## Install what running needs into .venv
 	@tools/setup run
 
 setup-dev:  ## Install what developing needs into .venv
 	@tools/setup dev
+
+setup-totalsegmentator: setup  ## Install what the model totalsegmentator needs, 1.7 GB [VOXELMILL_TORCH=cpu|cuda]
+	@tools/setup totalsegmentator
 
 setup-peers: setup-dev
 	@tools/setup peers
@@ -53,6 +56,7 @@ logs:  ## Follow the logs, or one [NAME=mesh-1]
 	@$(STACK) logs --name "$(NAME)"
 
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
+	@tools/setup totalsegmentator --if-possible
 	@tools/setup servers
 	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
