@@ -26,11 +26,12 @@ from voxelmill_shared.plan import MeshFormat
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from voxelmill_mesh.task import MeshTask
     from voxelmill_shared.plan import Plan
+    from voxelmill_shared.work import Report
 
 FOLDER = "meshes"
 PREVIEW = "preview.png"
@@ -53,7 +54,7 @@ class _Segment:
     rgb: tuple[int, int, int]
 
 
-def mesh_labels(task: MeshTask, report: Callable[[str], None]) -> WorkResult:
+def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     """Mesh every segment of a label map and write the files that the plan asks for.
 
     The same task gives the same bytes. A segment without voxels is a warning and has no file; if none has voxels,
