@@ -21,7 +21,7 @@ from voxelmill_shared.events import (
 )
 from voxelmill_shared.outcome import Done
 from voxelmill_shared.parts import Scratch
-from voxelmill_shared.plan import Plan
+from voxelmill_shared.plan import Organ, Plan
 from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
 from voxelmill_shared.stage import StageResults
 from voxelmill_shared.storage.local import LocalStore
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def validated(stores: Stores, paths: list[Path]) -> tuple[SeriesValidated, SeriesManifest]:
+async def validated(
+    stores: Stores, paths: list[Path], plan: Plan | None = None
+) -> tuple[SeriesValidated, SeriesManifest]:
     """Put a series into the inbox and its manifest into the results; its UIDs are not those in the files."""
     instances = []
     for number, path in enumerate(paths):
@@ -46,7 +48,7 @@ async def validated(stores: Stores, paths: list[Path]) -> tuple[SeriesValidated,
         job_id=keys.job_id,
         modality="CT",
         kind=ObjectKind.DICOM,
-        plan=Plan(),
+        plan=plan or Plan(),
         instances=tuple(instances),
     )
     stored = await stores.results.write(keys.manifest, manifest.to_json(), "application/json")
@@ -82,3 +84,20 @@ async def test_the_segmentation_refers_to_what_the_manifest_names(tmp_path: Path
     references = [str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence]
     assert sorted(references) == sorted(instance.sop_instance_uid for instance in manifest.instances)
     assert len(set(references)) == 20
+
+
+async def test_the_event_says_what_somebody_should_look_at(tmp_path: Path, data: Path) -> None:
+    """The lungs of an abdomen: nothing is found, nothing fails, and the event tells, also when it is published again."""
+    inbox, work, results = [LocalStore(tmp_path / name, name) for name in ("inbox", "work", "results")]
+    stores = Stores(inbox, work, results)
+    paths = sorted((data / "totalseg_ct_dicom_20").iterdir())
+    event, _ = await validated(stores, paths, Plan(organ=Organ.LUNGS))
+    children = ChildPool("voxelmill_segment.work:act", Limits(8 << 30, 200), 1)
+    async with Pipeline(children, children) as pipeline:
+        handler = SegmentSeries(StageResults(stores, Stage.SEGMENT), pipeline, Scratch(tmp_path / "scratch"))
+        first, again = await handler(event), await handler(event)
+    assert isinstance(first, Done)
+    assert first == again
+    (told,) = first.events
+    assert isinstance(told, SeriesSegmented)
+    assert [(flag.code, flag.segments) for flag in told.quality] == [("nothing-found", ("lung_left", "lung_right"))]

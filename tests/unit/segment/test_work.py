@@ -57,6 +57,9 @@ async def test_a_series_is_segmented_in_a_child(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "out" / STATISTICS).read_text())
     assert document["segments"][0]["volume_ml"] == segments["lung_left"]["volume_ml"]
     assert document["volume"] == result.measurements["volume"]
+    assert document["unit"] == "HU"
+    assert document["quality"] == result.measurements["quality"] == []
+    assert all(segment["flags"] == [] for segment in document["segments"])
     assert json.loads(json.dumps(result.measurements)) == result.measurements
 
 
@@ -118,6 +121,20 @@ def test_the_largest_volume_is_segmented_and_the_others_are_named(tmp_path: Path
     seg = pydicom.dcmread(tmp_path / "out" / DICOM_SEG)
     referred = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
     assert all(uid.startswith("1.2.3.") for uid in referred)
+
+
+def test_what_is_unlikely_is_said_in_the_record_and_the_statistics(tmp_path: Path) -> None:
+    """The upper half of a torso: the lungs are cut. A code for programs, a line for people, nothing fails."""
+    volume = torso()
+    paths = write_series(tmp_path / "in", replace(volume, voxels=volume.voxels[34:]))
+    result = segment_series(series_task(paths, tmp_path / "out", organ=Organ.LUNGS), silent)
+    (flag,) = (one for one in result.measurements["quality"] if one["code"] == "cut-by-border")
+    assert flag["segments"] == ["lung_left", "lung_right"]
+    assert f"quality, cut-by-border: {flag['line']}" in result.warnings
+    document = json.loads((tmp_path / "out" / STATISTICS).read_text())
+    assert document["quality"] == result.measurements["quality"]
+    assert all("cut-by-border" in segment["flags"] for segment in document["segments"])
+    assert document["segments"][0]["border_faces"] == ["I"]
 
 
 def test_a_resampled_series_has_no_dicom_segmentation(tmp_path: Path) -> None:

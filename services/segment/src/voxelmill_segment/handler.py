@@ -54,7 +54,11 @@ class SegmentSeries:
             except UnfitPlanError as error:
                 return Reject(str(error), error.error_class)
         reference, record = standing
-        return Done((SeriesSegmented(**about, record=reference, artefacts=len(record.artefacts), plan=event.plan),))
+        quality = record.measurements.get("quality", ())
+        artefacts = len(record.artefacts)
+        return Done(
+            (SeriesSegmented(**about, record=reference, artefacts=artefacts, plan=event.plan, quality=quality),)
+        )
 
     async def work(self, event: SeriesValidated, keys: ResultKeys) -> tuple[DocumentRef, StageRecord]:
         """Fetch the instances, segment them in child processes, keep what comes out."""

@@ -14,8 +14,9 @@ import numpy as np
 from voxelmill_segment.dicom_seg import UnreferableError, write_dicom_seg
 from voxelmill_segment.equipment import Equipment
 from voxelmill_segment.passing import open_labels, open_volume, store_volume
+from voxelmill_segment.quality import check
 from voxelmill_segment.segmenter import LabelMap
-from voxelmill_segment.statistics import measure
+from voxelmill_segment.statistics import measure, value_unit
 from voxelmill_segment.task import LABELS, VOXELS, Admission, Completion, Computation, Preparation, Prepared
 from voxelmill_segment.totalsegmentator.tasks import resolve
 from voxelmill_segment.totalsegmentator.weights import WeightsFolder
@@ -119,25 +120,38 @@ def finish(request: Completion, report: Report) -> WorkResult:
     WorkResult
         `measurements["segments"]` names number, name, colour and volume of each segment (the mesh stage reads them),
         `measurements["volume"]` the shape (slices, rows, columns), the spacing (column, row, slice) and the affine,
-        `measurements["made_with"]` the model, what it says of itself (the digest of its weights) and how long
-        it had the device.
+        `measurements["quality"]` the flags of the quality gate, `measurements["made_with"]` the model, what it says of
+        itself (the digest of its weights) and how long it had the device.
     """
     task, computed = request.task, request.computed
     clock = StepClock(report)
     clock.begin("statistics")
     volume = open_volume(request.prepared.volume)
     label_map = LabelMap(open_labels(computed), volume.affine, computed.segments, computed.warnings, computed.facts)
-    statistics = [segment.to_json() for segment in measure(volume.voxels, label_map)]
+    measured = measure(volume.voxels, label_map)
+    flags = check(measured)
+    statistics = [
+        {**segment.to_json(), "flags": [str(flag.code) for flag in flags if segment.name in flag.segments]}
+        for segment in measured
+    ]
+    quality = [flag.to_json() for flag in flags]
     about = _about(volume)
     clock.begin("write")
     folder = task.output / "segmentation"
     folder.mkdir(parents=True, exist_ok=True)
     files = [OutputFile(LABEL_MAP, task.output / LABEL_MAP, "application/gzip")]
     write_label_map(files[0].path, label_map.labels, label_map.affine, description=f"Voxelmill {computed.model}")
-    document = {"model": computed.model, "volume": about, "segments": statistics}
+    document = {
+        "model": computed.model,
+        "volume": about,
+        "unit": value_unit(volume),
+        "quality": quality,
+        "segments": statistics,
+    }
     (task.output / STATISTICS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     files.append(OutputFile(STATISTICS, task.output / STATISTICS, "application/json"))
     warnings = [*volume.warnings, *request.prepared.others, *label_map.warnings]
+    warnings += [f"quality, {flag.code}: {flag.line}" for flag in flags]
     if task.kind is ObjectKind.NIFTI:
         warnings.append("no segmentation.dcm: a NIfTI file has no source instances that it could refer to")
     else:
@@ -153,7 +167,7 @@ def finish(request: Completion, report: Report) -> WorkResult:
             else:
                 warnings.append("no segmentation.dcm: nothing was found to put into it")
     clock.end()
-    found = {segment["number"]: segment["volume_ml"] for segment in statistics}
+    found = {segment.number: segment.volume_ml for segment in measured}
     segments = [
         {
             "number": segment.number,
@@ -166,7 +180,12 @@ def finish(request: Completion, report: Report) -> WorkResult:
     return WorkResult(
         files=tuple(files),
         seconds=_together(request.prepared.seconds, computed.seconds, clock.seconds),
-        measurements={"segments": segments, "volume": about, "made_with": {"model": computed.model, **computed.facts}},
+        measurements={
+            "segments": segments,
+            "volume": about,
+            "quality": quality,
+            "made_with": {"model": computed.model, **computed.facts},
+        },
         warnings=tuple(warnings),
     )
 

@@ -15,6 +15,7 @@ from voxelmill_shared.events.registry import EVENT_TYPES, open_envelope
 from voxelmill_shared.events.series import (
     DocumentRef,
     Evidence,
+    QualityFlag,
     SeriesEvent,
     SeriesIndexed,
     SeriesMeshed,
@@ -42,6 +43,7 @@ __all__ = [
     "ObjectRejected",
     "ObjectUploaded",
     "ObjectValidated",
+    "QualityFlag",
     "SeriesEvent",
     "SeriesIndexed",
     "SeriesMeshed",

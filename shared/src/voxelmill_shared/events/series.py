@@ -86,10 +86,22 @@ class SeriesThumbnailed(StageDone):
     type: ClassVar[str] = "series.thumbnailed.v1"
 
 
+class QualityFlag(BaseModel):
+    """What is unlikely about a segmentation: a kind, the segments that it is about, and a line for people."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: str
+    segments: tuple[str, ...] = ()
+    line: str = ""
+
+
 class SeriesSegmented(StageDone):
-    """The label map, the DICOM SEG and the statistics stand."""
+    """The label map, the DICOM SEG and the statistics stand. `quality`: what somebody should look at."""
 
     type: ClassVar[str] = "series.segmented.v1"
+
+    quality: tuple[QualityFlag, ...] = ()
 
 
 class SeriesMeshed(StageDone):

@@ -12,8 +12,9 @@ import hashlib
 import sys
 
 from voxelmill_segment.labels import LEFT, RIGHT, Code, Segment
+from voxelmill_segment.sides import split_side
 from voxelmill_segment.totalsegmentator import library
-from voxelmill_segment.totalsegmentator.colours import colour, split_side
+from voxelmill_segment.totalsegmentator.colours import colour
 
 PRIVATE_SCHEME = "99VOXELMILL"
 """Coding Scheme Designator of classes without a SNOMED CT code (PS3.16 8.2: private ones begin with 99)."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from voxelmill_segment.sides import split_side
+
 Rgb = tuple[int, int, int]
 
 _NUMBERED = re.compile(r"_?[A-Z]?(\d+)$")
@@ -197,19 +199,6 @@ _MUSCLES = (
     "medial_rectus_muscle", "inferior_oblique_muscle", "inferior_rectus_muscle",
 )  # fmt: skip
 """In the order in which they take the colours of their row."""
-
-
-def split_side(name: str) -> tuple[str, str]:
-    """Return a class's name without its side, and the side: `left`, `right` or nothing.
-
-    `lung_left`, `rib_left_3`, `left_maxillary_sinus`, `upper_left_canine_fdi23` are all on the left.
-    """
-    words = name.split("_")
-    for side in ("left", "right"):
-        if side in words:
-            words.remove(side)
-            return "_".join(words), side
-    return name, ""
 
 
 def colour(name: str) -> Rgb:
