@@ -13,12 +13,13 @@ NAME ?=
 TAG ?= dev
 BASE ?=
 ENGINE ?=
+TORCH ?= cuda
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
 SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails
 
-.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-check lock bench bench-% contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -77,6 +78,9 @@ format: setup-dev  ## Format and mend what can be mended
 
 images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=docker|podman|buildah]
 	@tools/images --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
+
+images-totalsegmentator:  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
+	@tools/images --totalsegmentator "$(TORCH)" --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
 images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev]
 	@tools/setup stack

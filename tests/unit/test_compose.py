@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from containers.build import EXTRA, tag_of
 from stack.rabbitmq import CONSUMER_TIMEOUT_MS
 from voxelmill_gateway.settings import GatewaySettings
 from voxelmill_index.settings import IndexSettings
 from voxelmill_ingest.triggers.settings import IngestProcessSettings
 from voxelmill_mesh.settings import MeshSettings
+from voxelmill_segment.equipment import DEFAULT_WEIGHTS
 from voxelmill_segment.settings import SegmentSettings
 from voxelmill_shared.errors import StoreUnavailableError
 from voxelmill_shared.health import serve
@@ -78,8 +80,11 @@ def test_every_service_of_the_workspace_is_described_once():
     assert {name.removesuffix("-gpu") for name in SETTINGS} == set(IMAGES)
     for name in OWN:
         service, image = SERVICES[name], name.removesuffix("-gpu") if name not in ONE_SHOT else "ingest"
-        assert service["image"] == f"voxelmill/{image}:${{TAG:-dev}}"
-        assert service["build"] == {"context": ".", "dockerfile": f"services/{image}/Dockerfile"}
+        variant = "-totalsegmentator-cuda" if name == "segment-gpu" else ""
+        assert service["image"] == f"voxelmill/{image}:${{TAG:-dev}}{variant}"
+        assert tag_of(image, "dev", "cuda" if variant else None) == f"voxelmill/{image}:dev{variant}"
+        build = {"context": ".", "dockerfile": f"services/{image}/Dockerfile"}
+        assert service["build"] == (build | {"args": {"EXTRA": EXTRA, "TORCH": "cuda"}} if variant else build)
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(OWN)))
@@ -102,11 +107,13 @@ def test_the_settings_are_accepted(name, monkeypatch):
     example = dict(
         line.split("=", 1) for line in (ROOT / ".env.example").read_text().splitlines() if re.match(r"[A-Z]\w*=", line)
     )
+
+    def filled(found):
+        return example.get(found[1], found[3]) if found[2] == "-" else "filled1n"
+
     for variable, value in SERVICES[name]["environment"].items():
-        filled = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: example[found[1]] or "filled1n", value)
-        if variable.startswith("VOXELMILL_") and variable != "VOXELMILL_NOTIFICATION_TOKEN":
-            monkeypatch.setenv(variable, filled)
-    monkeypatch.setenv("VOXELMILL_NOTIFICATION_TOKEN", "")
+        if variable.startswith("VOXELMILL_"):
+            monkeypatch.setenv(variable, re.sub(r"\$\{(\w+):([?-])([^}]*)\}", filled, value))
     settings = SETTINGS[name]()
     assert settings.broker_url == "amqp://voxelmill:filled1n@rabbitmq:5672/"
     assert settings.inbox_url == "s3://inbox"
@@ -162,6 +169,7 @@ def test_a_gpu_is_reserved_on_segment_alone_and_only_if_asked_for():
     assert with_gpu == ["segment-gpu"]
     (device,) = SERVICES["segment-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+    assert "replicas" not in SERVICES["segment-gpu"]["deploy"]  # docker gives each the first GPUs that there are
     assert SERVICES["segment-gpu"]["profiles"] == ["gpu"]
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["segment-gpu"]
 
@@ -191,7 +199,15 @@ def test_what_is_mounted_from_the_tree_exists():
     assert mounts
     assert [mount for mount in mounts if not (ROOT / mount.split(":")[0]).is_file() or not mount.endswith(":ro")] == []
     named = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert {name for name in named if not name.startswith(".")} == set(COMPOSE["volumes"])
+    assert {name for name in named if not name.startswith((".", "$"))} == set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("name", ["segment", "segment-gpu"])
+def test_weights_are_where_the_command_puts_them_and_the_image_looks(name):
+    """And nothing that works on series can change them."""
+    mount = f"${{WEIGHTS_FOLDER:-./{DEFAULT_WEIGHTS}}}:/weights:ro"
+    assert mount in SERVICES[name]["volumes"]
+    assert "VOXELMILL_WEIGHTS=/weights " in (ROOT / "services/segment/Dockerfile").read_text()
 
 
 def test_services_wait_for_what_they_need():
@@ -204,13 +220,18 @@ def test_services_wait_for_what_they_need():
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_dockerfile_differs_from_the_others_by_its_name_alone(name):
-    """What is learnt for one image holds for all; only compiled code asks for a folder more."""
+    """What is learnt for one image holds for all; only compiled code asks for more, and segment's other model."""
 
     def common(service):
         text = (ROOT / "services" / service / "Dockerfile").read_text()
         text = re.sub(r'(image.description=)".*"', r"\1", text)
         text = text.replace("mkdir -p scratch/numba", "mkdir -p scratch")
         text = text.replace(" \\\n    NUMBA_CACHE_DIR=/scratch/numba", "")
+        if service == "segment":
+            text = re.sub(r"# With EXTRA=totalsegmentator.*?(?=COPY shared)", "", text, flags=re.DOTALL)
+            text = text.replace(
+                " \\\n    VOXELMILL_WEIGHTS=/weights \\\n    NVIDIA_DRIVER_CAPABILITIES=compute,utility", ""
+            )
         return re.sub(rf"(voxelmill-|services/|requirements/){service}\b", r"\1NAME", text)
 
     assert common(name) == common("index")
@@ -236,6 +257,28 @@ def locked(name):
     """The versions of a lock file: (project, version, marker)."""
     text = (ROOT / "requirements" / f"{name}.lock").read_text()
     return set(re.findall(r"^([\w.-]+)==(\S+)((?: ;.*?)?) \\$", text, re.MULTILINE))
+
+
+def pairs(name):
+    return {(project, version) for project, version, _ in locked(name)}
+
+
+def versions_of(name, project):
+    return {version for one, version in pairs(name) if one == project}
+
+
+def test_torch_is_one_version_and_locked_apart():
+    """What is in the image of GPUs is what the tests ran with, and no lock of the others brings gigabytes."""
+    (torch,) = [version for project, version, _ in locked("torch") if project == "torch"]
+    assert f"torch=={torch}" in (ROOT / "requirements/torch.in").read_text().splitlines()
+    assert [name for name in (*IMAGES, "run", "dev", "totalsegmentator") if "torch" in dict(pairs(name))] == []
+    there = dict(pairs("totalsegmentator"))
+    assert {"totalsegmentator", "nnunetv2"} <= set(there)
+    assert {"torchvision", "timm", "vtk", "pyarrow"} & set(there) == set()
+    common = set(there) & set(dict(pairs("torch"))) & set(dict(pairs("dev")))
+    assert common
+    for project in common:  # installed one over the other, without a look at what each asks for
+        assert versions_of("torch", project) == versions_of("totalsegmentator", project) == versions_of("dev", project)
 
 
 @pytest.mark.parametrize("name", [*IMAGES, "build"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from containers import build
 from containers.engines import ImagesError, find_engine
@@ -18,16 +19,21 @@ def main() -> int:
     parser.add_argument("--engine", default="", help="docker, podman or buildah; else the first that works")
     parser.add_argument("--tag", default="dev", help="the images' tag")
     parser.add_argument("--base", default="", help="another base image; `debian`: made here by debootstrap")
+    parser.add_argument(
+        f"--{build.EXTRA}", choices=build.TORCHES, help="segment's image with that model, on that build of torch"
+    )
+    parser.add_argument("--weights", type=Path, help="with --check: the weights of that model, a folder")
     parser.add_argument("--check", action="store_true", help="run every service in its image, on real servers")
     given = parser.parse_args()
     try:
-        services = build.known_services(given.services)
+        services = build.known_services(given.services, given.totalsegmentator)
         if given.check:
             from containers import check  # noqa: PLC0415 - it needs what developing needs, building does not
 
-            check.check_images(given.tag)
+            check.check_images(given.tag, given.totalsegmentator, given.weights)
         else:
-            build.build_images(find_engine(given.engine or None), services, given.tag, given.base or None)
+            engine = find_engine(given.engine or None)
+            build.build_images(engine, services, given.tag, given.base or None, given.totalsegmentator)
     except ImagesError as error:
         sys.stderr.write(f"{COMMAND}: {error}\n")
         return error.code

@@ -20,15 +20,24 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "thumbnail", "segment", "mesh", "index", "gateway")
 FROM_DEBIAN = "debian"
+EXTRA = "totalsegmentator"
+TORCHES = ("cuda", "cpu")
 
 
-def tag_of(service: str, tag: str) -> str:
-    """Name an image as docker-compose.yml does."""
-    return f"voxelmill/{service}:{tag}"
+def tag_of(service: str, tag: str, torch: str | None = None) -> str:
+    """Name an image as docker-compose.yml does; with a build of torch that of segment with TotalSegmentator."""
+    return f"voxelmill/{service}:{tag}-{EXTRA}-{torch}" if torch else f"voxelmill/{service}:{tag}"
 
 
-def build_images(engine: Engine, services: Sequence[str], tag: str, base_image: str | None) -> None:
+def build_images(
+    engine: Engine, services: Sequence[str], tag: str, base_image: str | None, torch: str | None = None
+) -> None:
     """Build them one after the other, and tell of each how large it is and how long it took.
+
+    Parameters
+    ----------
+    torch
+        `cuda` or `cpu`: with the model totalsegmentator, on that build of torch. None: without.
 
     Raises
     ------
@@ -42,11 +51,13 @@ def build_images(engine: Engine, services: Sequence[str], tag: str, base_image: 
         arguments["BASE"] = base.make_base(engine)
     elif base_image:
         arguments["BASE"] = base_image
+    if torch:
+        arguments |= {"EXTRA": EXTRA, "TORCH": torch}
     with tempfile.TemporaryDirectory(prefix="voxelmill-build-") as name:
         secrets = pip_settings.write_secrets(settings, Path(name))
         for service in services:
             began = time.monotonic()
-            image = tag_of(service, tag)
+            image = tag_of(service, tag, torch)
             engine.build_image(
                 image,
                 ROOT / "services" / service / "Dockerfile",
@@ -56,7 +67,7 @@ def build_images(engine: Engine, services: Sequence[str], tag: str, base_image: 
                 secrets=secrets,
                 folders=pip_settings.local_folders(settings),
             )
-            print(f"{image:28} {engine.size(image):>8}  {time.monotonic() - began:5.0f} s", flush=True)
+            print(f"{image:45} {engine.size(image):>8}  {time.monotonic() - began:5.0f} s", flush=True)
 
 
 def _labels(service: str) -> dict[str, str]:
@@ -76,15 +87,17 @@ def _labels(service: str) -> dict[str, str]:
     return labels
 
 
-def known_services(named: Sequence[str]) -> tuple[str, ...]:
-    """Return the services that were named, or all.
+def known_services(named: Sequence[str], torch: str | None = None) -> tuple[str, ...]:
+    """Return the services that were named, or all; with a build of torch segment alone.
 
     Raises
     ------
     ImagesError
-        If one of the names is no service.
+        If one of the names is no service, or has no use for torch.
     """
     unknown = [name for name in named if name not in SERVICES]
     if unknown:
         raise ImagesError(f"there is no service {unknown[0]!r}; write one of {', '.join(SERVICES)}", 2)
-    return tuple(named) or SERVICES
+    if torch and set(named) - {"segment"}:
+        raise ImagesError(f"--{EXTRA} is about segment's image alone; leave the other services out", 2)
+    return tuple(named) or (("segment",) if torch else SERVICES)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from containers.build import ROOT, SERVICES, tag_of
+from containers.build import EXTRA, ROOT, SERVICES, tag_of
 from containers.container import Container
 from containers.engines import ImagesError, find_engine
 from stack.folder import Folder
@@ -40,8 +40,16 @@ SERIES = ("cold", "warm")
 """The second one finds the inner loops compiled."""
 
 
-def check_images(tag: str) -> None:
+def check_images(tag: str, torch: str | None = None, weights: Path | None = None) -> None:
     """Start each service in its image, send two series through, end all by SIGTERM, and print what was seen.
+
+    Parameters
+    ----------
+    torch
+        `cuda` or `cpu`: segment's image is the one with TotalSegmentator on that build of torch, and that model does
+        the work, at its lowest resolution.
+    weights
+        The folder of its weights.
 
     Raises
     ------
@@ -50,20 +58,22 @@ def check_images(tag: str) -> None:
     """
     if os.geteuid() != 0:
         raise ImagesError("trying the images needs root, for chroot; use sudo")
+    if torch and (weights is None or not weights.is_dir()):
+        raise ImagesError("trying TotalSegmentator needs weights; name their folder by --weights", 2)
     engine = find_engine("buildah")
-    sizes = {name: engine.size(tag_of(name, tag)) for name in SERVICES}
+    images = {name: tag_of(name, tag, torch if name == "segment" else None) for name in SERVICES}
+    sizes = {name: engine.size(image) for name, image in images.items()}
     for name, size in sizes.items():
         if size is None:
-            raise ImagesError(
-                f"there is no image {tag_of(name, tag)}; run tools/images --engine buildah --tag {tag}", 2
-            )
+            raise ImagesError(f"there is no image {images[name]}; run tools/images --engine buildah --tag {tag}", 2)
     with ExitStack() as stack:
         variables = stack.enter_context(_servers())
         containers, ready = {}, {}
         for name in SERVICES:
-            container = Container(engine, name, tag_of(name, tag), free_ports(1))
+            container = Container(engine, name, images[name], free_ports(1))
             stack.callback(container.remove)
-            container.start(_environment(variables, container.port))
+            folders = {weights.absolute(): "/weights"} if torch and weights and name == "segment" else {}
+            container.start(_environment(variables, container.port, EXTRA if torch else ""), folders)
             containers[name] = container
             ready[name] = container.wait_until_ready(SECONDS)  # one after the other, or they would share the cores
         idle = {name: container.memory() for name, container in containers.items()}
@@ -103,8 +113,9 @@ def _servers() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(variables: dict[str, str], port: int) -> dict[str, str]:
+def _environment(variables: dict[str, str], port: int, model: str) -> dict[str, str]:
     return {
+        **({"VOXELMILL_MODEL": model, "VOXELMILL_RESOLUTION": "fastest"} if model else {}),
         **{name: value for name, value in variables.items() if name != "VOXELMILL_SCRATCH"},
         "VOXELMILL_HOST": "127.0.0.1",
         "VOXELMILL_PORT": str(port),

@@ -41,11 +41,16 @@ class Container:
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
 
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start the service; the image's own variables hold where none of the same name is given."""
+    def start(self, environment: Mapping[str, str], folders: Mapping[Path, str] | None = None) -> None:
+        """Start the service; the image's own variables hold where none of the same name is given.
+
+        Folders of this machine are there read-only, under the names that are given.
+        """
         command = [*self._engine.command, "run", "--isolation=chroot", "--network=host"]
         for name, value in environment.items():
             command += ["--env", f"{name}={value}"]
+        for folder, name in (folders or {}).items():
+            command += ["--volume", f"{folder}:{name}:ro"]
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [*command, self._name, "--", *self._config["Entrypoint"]],
