@@ -64,7 +64,8 @@ class ThresholdSegmenter:
         hu = _integer_hu(axes.to_patient(volume.voxels))
         found = label_anatomy(hu, axes.spacing, plan.organ, plan.quality, report)
         labels = np.ascontiguousarray(axes.to_volume(found))
-        present = np.bincount(labels.ravel(), minlength=256)
+        # Slice by slice: it makes eight bytes of each voxel.
+        present = sum((np.bincount(plane.ravel(), minlength=256) for plane in labels), np.zeros(256, np.int64))
         missing = [segment.name for segment in wanted if not present[segment.number]]
         warnings = (f"not found in this volume: {', '.join(missing)}",) if missing else ()
         return LabelMap(labels, volume.affine, wanted, warnings)
