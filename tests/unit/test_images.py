@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from containers import pip_settings
+from containers import build, pip_settings
 from containers.engines import Engine, ImagesError, find_engine
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,39 @@ def test_secrets_are_files_that_only_the_caller_reads(tmp_path, monkeypatch):
     assert secrets["pip.conf"].read_text() == (f"[global]\nindex-url = {REMOTE}\ncert = /run/secrets/ca.crt\n")
     assert {path.stat().st_mode & 0o777 for path in secrets.values()} == {0o600}
     assert pip_settings.write_secrets({}, folder) == {}
+
+
+def test_torch_is_for_segment_alone():
+    """Its image has a name of its own, so that the usual one stays."""
+    assert build.known_services([], "cpu") == ("segment",)
+    assert (
+        build.tag_of("segment", "dev", "cpu")
+        != build.tag_of("segment", "dev", "cuda")
+        != build.tag_of("segment", "dev")
+    )
+    with pytest.raises(ImagesError, match="segment's image alone") as caught:
+        build.known_services(["segment", "mesh"], "cuda")
+    assert caught.value.code == 2
+
+
+def test_the_model_is_a_build_argument(programs, tmp_path, monkeypatch):
+    """With the build of torch; without the model neither is given."""
+    told = tmp_path / "told"
+    programs(
+        "buildah",
+        f"""[ "$1" = bud ] && for word in "$@"; do echo "$word"; done > {told}; echo '[{{"size": "1 MB"}}]' """,
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "bin") + os.pathsep + os.defpath)
+    engine = Engine("buildah", ("buildah",), ("bud",))
+    build.build_images(engine, ["segment"], "dev", None, "cuda")
+    words = told.read_text().split("\n")
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--build-arg"] == [
+        "EXTRA=totalsegmentator",
+        "TORCH=cuda",
+    ]
+    assert words[words.index("--tag") + 1] == "voxelmill/segment:dev-totalsegmentator-cuda"
+    build.build_images(engine, ["segment"], "dev", None)
+    assert "--build-arg" not in told.read_text().split("\n")
 
 
 def test_a_wrong_service_is_one_clear_line():
