@@ -19,6 +19,8 @@ _NIFTI1_MAX = 32767
 _INTENT_LABEL = 1002
 _SCANNER = 1
 _RIGHT_ANGLE = 1e-4
+_LEVEL = 2
+"""isal's: 0.02 CPU seconds for 512 x 512 x 300 labels, where zlib takes 1.3 at nibabel's level, and no larger."""
 
 
 def write_label_map(
@@ -65,9 +67,11 @@ def write_label_map(
     header["vox_offset"] = 352
     header["scl_slope"], header["scl_inter"] = 1, 0
     extensions = bytes(4)  # there are none
-    voxels = np.ascontiguousarray(labels, labels.dtype.newbyteorder("<"))
-    compress: Any = igzip.compress  # carries no types
-    path.write_bytes(compress(b"".join((header.binaryblock, extensions, voxels.data)), 2, mtime=0))
+    compress: Any = igzip.IGzipFile  # carries no types
+    with path.open("wb") as file, compress("", "wb", _LEVEL, file, mtime=0) as member:
+        member.write(header.binaryblock + extensions)
+        for plane in labels:  # no second copy of all of them
+            member.write(np.ascontiguousarray(plane, labels.dtype.newbyteorder("<")).data)
 
 
 def _sheared(affine: NDArray[np.float64]) -> bool:
