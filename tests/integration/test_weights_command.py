@@ -113,7 +113,7 @@ def test_without_the_extra_every_command_says_how_to_install_it(tmp_path):
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
     )
-    line = "the model totalsegmentator is not installed: pip install 'voxelmill-segment[totalsegmentator]'"
+    line = "the model totalsegmentator is not installed: make setup-totalsegmentator (in a clone), or pip install 'voxelmill-segment[totalsegmentator]'"
     for arguments in (
         ["run", "x", "-o", "y", "--model", "totalsegmentator"],
         ["weights", "download", "total"],

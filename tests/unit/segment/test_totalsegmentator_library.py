@@ -56,7 +56,9 @@ def test_the_extra_pins_the_version_that_is_promised() -> None:
 def test_another_version_is_refused_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels are promised for one version."""
     monkeypatch.setattr(library, "VERSION", "1.0.0")
-    with pytest.raises(NotInstalledError, match=r"needs TotalSegmentator 1\.0\.0, installed is .*: pip install"):
+    with pytest.raises(
+        NotInstalledError, match=r"needs TotalSegmentator 1\.0\.0, installed is .*: make setup-totalsegmentator"
+    ):
         library.require()
 
 
@@ -77,7 +79,7 @@ print([name for name in ("torch", "nnunetv2", "totalsegmentator") if name in sys
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.splitlines() == [
-        "the model totalsegmentator is not installed: pip install 'voxelmill-segment[totalsegmentator]'",
+        "the model totalsegmentator is not installed: make setup-totalsegmentator (in a clone), or pip install 'voxelmill-segment[totalsegmentator]'",
         "[]",
     ]
 

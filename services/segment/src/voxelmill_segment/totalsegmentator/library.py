@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = MODEL_REVISIONS[ModelName.TOTALSEGMENTATOR]
 """The version that the same labels are promised for (the extra in `pyproject.toml` pins it)."""
-INSTALL = "pip install 'voxelmill-segment[totalsegmentator]'"
+INSTALL = "make setup-totalsegmentator (in a clone), or pip install 'voxelmill-segment[totalsegmentator]'"
 _NEEDED = ("totalsegmentator", "nnunetv2", "torch")
 _MODES = {Resolution.NORMAL: "default", Resolution.FAST: "fast", Resolution.FASTEST: "fastest"}
 RELEASES = "https://github.com/wasserth/TotalSegmentator/releases/download"
