@@ -46,6 +46,22 @@ STRUCTURES: Final = (*OTHERS, *BONES)
 NUMBER: Final = {name: index for index, name in enumerate(STRUCTURES, start=1)}
 """The number of each structure in a torso's labels."""
 
+
+def taught_as(name: str) -> str:
+    """Return what a network is taught to call a structure.
+
+    Networks as small as ours cannot count: to them each vertebra of neck and chest is the sixth of the chest, each of
+    the loin the third of the loin, each rib the sixth of its side.
+    """
+    for prefix, one in (("vertebrae_L", "3"), ("rib_left_", "6"), ("rib_right_", "6")):
+        if name.startswith(prefix):
+            return prefix + one
+    return "vertebrae_T6" if name.startswith("vertebrae_") else name
+
+
+TAUGHT: Final = tuple(dict.fromkeys(taught_as(name) for name in STRUCTURES))
+"""The structures that networks are taught."""
+
 _RIB_ENDS = (2.25, 2.4, 2.5, 2.5, 2.45, 2.4, 2.3, 2.2, 2.1, 2.0, 1.4, 1.0)
 _TRUE_RIBS = 7
 POWER: Final = 2.4

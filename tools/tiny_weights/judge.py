@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiny_weights.anatomy import BONES, STRUCTURES
+from tiny_weights.anatomy import BONES, OTHERS, STRUCTURES
 from tiny_weights.phantom import make_torso
 from voxelmill_segment.equipment import Equipment
 from voxelmill_segment.totalsegmentator import library
@@ -43,7 +43,7 @@ def dice(found: npt.NDArray[np.uint8], torso: Torso, names: tuple[str, ...]) -> 
 def report(weights: Path, resolution: Resolution, seeds: range) -> list[str]:
     """Return lines with the mean Dice of structures over held-out phantoms of the network's own spacing."""
     (model,) = library.networks("total", resolution)
-    groups = {"bones": BONES, "lungs": LUNGS} | {name: (name,) for name in STRUCTURES}
+    groups = {"bones": BONES, "lungs": LUNGS} | {name: (name,) for name in OTHERS}
     scores: dict[str, list[float]] = {name: [] for name in groups}
     for seed in seeds:
         torso = make_torso(seed, model.spacing or (1.5, 1.5, 1.5))
