@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.child import Limits
@@ -19,6 +18,7 @@ from voxelmill_shared.transport.connect import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from voxelmill_shared.settings import SharedSettings
     from voxelmill_shared.storage.base import ObjectStore
@@ -39,8 +39,18 @@ class Scratch:
     @contextmanager
     def folder(self, purpose: str) -> Iterator[Path]:
         """Give a fresh folder and remove it with all that is in it at the end."""
+        with self.hold(self.fresh(purpose)) as folder:
+            yield folder
+
+    def fresh(self, purpose: str) -> Path:
+        """Name a folder that nobody has had, for `hold` to make: whoever must tell others of it before it is there."""
+        return self.root / f"{purpose}-{os.getpid()}-{secrets.token_hex(8)}"
+
+    @contextmanager
+    def hold(self, folder: Path) -> Iterator[Path]:
+        """Make a folder that `fresh` has named, for this user alone, and remove it and what is in it at the end."""
         self.root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=self.root))
+        folder.mkdir(mode=0o700)
         _HELD.add(folder.name)
         try:
             yield folder

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from voxelmill_segment.segmenter import ModelRefusedError
 from voxelmill_segment.task import SegmentTask
 from voxelmill_segment.totalsegmentator.tasks import UnfitPlanError
 from voxelmill_shared.errors import NotBuiltError
@@ -51,7 +52,7 @@ class SegmentSeries:
                 return Reject(error.reason, error.code)
             except NotBuiltError as error:
                 return Reject(str(error), "not-built")
-            except UnfitPlanError as error:
+            except (UnfitPlanError, ModelRefusedError) as error:
                 return Reject(str(error), error.error_class)
         reference, record = standing
         quality = record.measurements.get("quality", ())

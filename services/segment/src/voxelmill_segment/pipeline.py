@@ -7,7 +7,7 @@ phase alone, first come first served, so no series waits for another's reading o
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,8 @@ from voxelmill_shared.plan import ModelName
 from voxelmill_shared.work import NotApplicableError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from voxelmill_segment.task import Computed, Prepared, SegmentTask, Shape
     from voxelmill_shared.child import ChildPool
     from voxelmill_shared.events import ObjectKind
@@ -35,15 +37,27 @@ class Pipeline:
         at a time, and nothing overlaps.
     on_gpu
         Whether the devices are GPUs. The model `threshold` has no use for one: it is then computed by a helper.
+    temporary
+        Makes the folder of the children's temporary files, and removes it after them: they are killed in the end, and
+        leave there what they have made.
     """
 
-    def __init__(self, helpers: ChildPool, devices: ChildPool, *, on_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        helpers: ChildPool,
+        devices: ChildPool,
+        temporary: AbstractContextManager[object] | None = None,
+        *,
+        on_gpu: bool = False,
+    ) -> None:
         self._helpers = helpers
         self._devices = devices
         self._on_gpu = on_gpu
+        self._temporary = temporary or nullcontext()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._stack.enter_context(self._temporary)
         for pool in dict.fromkeys((self._helpers, self._devices)):
             await self._stack.enter_async_context(pool)
         return self

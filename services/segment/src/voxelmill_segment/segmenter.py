@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.plan import ModelName
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from voxelmill_shared.imaging.volume import Volume
     from voxelmill_shared.plan import Plan
     from voxelmill_shared.work import Report
+
+
+class ModelRefusedError(VoxelmillError):
+    """The model ended the work on this volume for a reason of its own, and another attempt would end like this one."""
+
+    error_class = "model-refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,12 @@ def build(parts: Parts, settings: SegmentSettings, targets: Targets | None = Non
     # A machine that is taken away has no time for a child that is in the middle of a part.
     limits = replace(parts.limits, stop_seconds=0.0) if settings.segment_spot else parts.limits
 
+    temporary = parts.scratch.fresh("children")
+
     def environment(device: str) -> dict[str, str]:
         equipment = Equipment(settings.weights, device, settings.totalsegmentator_license, settings.segment_seg_type)
         # What a library takes for a temporary file holds a patient's voxels: it lies where ours do.
-        return {**equipment.environment(), "TMPDIR": str(parts.scratch.root.absolute())}
+        return {**equipment.environment(), "TMPDIR": str(temporary.absolute())}
 
     together = not ahead and not on_gpu
     computing = ChildPool(
@@ -62,7 +64,7 @@ def build(parts: Parts, settings: SegmentSettings, targets: Targets | None = Non
             environments=[environment("cpu")],
         )
     )
-    pipeline = Pipeline(helping, computing, on_gpu=on_gpu)
+    pipeline = Pipeline(helping, computing, parts.scratch.hold(temporary), on_gpu=on_gpu)
     handler = SegmentSeries(results=StageResults(parts.stores, Stage.SEGMENT), pipeline=pipeline, scratch=parts.scratch)
     return Service(
         name="segment",

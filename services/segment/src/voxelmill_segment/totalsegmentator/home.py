@@ -61,14 +61,13 @@ def prepare_home(weights: Path, folder: Path | None = None, license_number: str 
             _remove_left_over()
             folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
             atexit.register(_remove, folder, os.getpid())
-        folder.mkdir(parents=True, exist_ok=True)
         _prepared = folder
         for variable, name in _CACHES.items():
             os.environ[variable] = str(folder / name)
-        (folder / "work").mkdir(exist_ok=True)
         # Threads that wait for others shall sleep: where more processes than ours want the cores, those that spin take
         # more of them than the work (1.6 s of processor time for a volume at 6 mm, 0.64 s asleep).
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    (_prepared / "work").mkdir(parents=True, exist_ok=True)  # each time: some machines clear old temporary files
     os.environ["TOTALSEG_HOME_DIR"] = str(_prepared)
     os.environ["TOTALSEG_WEIGHTS_PATH"] = str(weights)
     configuration = {
@@ -161,5 +160,15 @@ def _remove_left_over() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # another process removes it just now
-            if owner.isdigit() and not Path("/proc", owner).exists() and folder.stat().st_uid == os.getuid():
+            if owner.isdigit() and not _lives(int(owner)) and folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxelmill_segment.totalsegmentator import library
+from voxelmill_segment.totalsegmentator.errors import LibraryRefusedError
 from voxelmill_segment.totalsegmentator.home import contained, refuse_downloads
 from voxelmill_segment.totalsegmentator.window import Told
-from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.plan import Resolution
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from voxelmill_segment.totalsegmentator.predictor import Predictor
     from voxelmill_segment.totalsegmentator.tasks import Request
     from voxelmill_shared.work import Report
-
-
-class LibraryRefusedError(VoxelmillError):
-    """The TotalSegmentator package ended the work for a reason of its own."""
 
 
 def label_other(source: Source, request: Request, predictor: Predictor, report: Report) -> npt.NDArray[np.uint8]:

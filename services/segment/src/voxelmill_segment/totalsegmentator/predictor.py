@@ -6,43 +6,37 @@ happens in this process.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import io
 import os
 import pickle
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from voxelmill_segment.totalsegmentator.errors import DamagedWeightsError, DeviceMissingError
 from voxelmill_segment.totalsegmentator.preprocessing import preprocess
 from voxelmill_segment.totalsegmentator.trainers import find_trainer
 from voxelmill_segment.totalsegmentator.weights import CHECKPOINT, MissingWeightsError
 from voxelmill_segment.totalsegmentator.window import Model, free_bytes, predict
-from voxelmill_shared.errors import NotEquippedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
     from voxelmill_segment.totalsegmentator.library import Network
     from voxelmill_segment.totalsegmentator.window import Told
-
-
-class DeviceMissingError(NotEquippedError):
-    """The device that the settings name is not there."""
-
-
-class DamagedWeightsError(NotEquippedError):
-    """A network is there and cannot be loaded."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,6 +59,30 @@ def choose_device(name: str) -> torch.device:
         if int(number or 0) >= there:
             raise DeviceMissingError(f"the device {name} is not there ({there} found): take auto or cpu")
     return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(kind)
+
+
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    # What checkpoints of nnU-Net hold beside tensors: scores of the training, scalars of numpy by its old and new name.
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")),
+    codecs.encode,
+]
+_DAMAGE = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+    pickle.UnpicklingError,
+)
+"""What nnU-Net raises where its files are not what it takes them to be: it looks at nothing before it uses it."""
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 @dataclass(slots=True)
@@ -151,10 +169,11 @@ class Predictor:
             If there is not enough of it.
         """
         tell.report(tell.step)
-        model = self.model(network)
-        ready = preprocess(model.nnunet, image, spacing)
-        with torch.inference_mode(), _autocast(self.device), _memory_errors():
-            return predict(model, ready, self.device, step, tell, on_host=self.results_on_host)
+        with torch.inference_mode(), _memory_errors():
+            model = self.model(network)
+            ready = preprocess(model.nnunet, image, spacing)
+            with _autocast(self.device):
+                return predict(model, ready, self.device, step, tell, on_host=self.results_on_host)
 
     def make_room(self) -> None:
         """Give back what was computed with and is not needed any more."""
@@ -190,12 +209,15 @@ def _load(folder: Path, network: Network, device: torch.device) -> Model:
             allow_tqdm=False,
         )
         try:
-            nnunet.initialize_from_trained_model_folder(str(folder), network.folds, CHECKPOINT)
-        except (OSError, EOFError, KeyError, IndexError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            with _numbers_only():
+                nnunet.initialize_from_trained_model_folder(str(folder), network.folds, CHECKPOINT)
+        except _DAMAGE as error:
+            if _out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DamagedWeightsError(f"{network.folder}: the weights cannot be loaded ({reason[:200]})") from error
+            raise DamagedWeightsError(
+                f"{network.folder}: the weights cannot be loaded ({_reason(error)}); `voxelmill weights verify` says"
+                " whether they are as they came, `download` or `import` with --replace brings them anew"
+            ) from None
     nnunet.network = nnunet.network.to(device).eval()
     size = sum(value.numel() * value.element_size() for value in nnunet.network.state_dict().values())
     if len(nnunet.list_of_parameters) > 1:
@@ -215,9 +237,39 @@ def _memory_errors() -> Iterator[None]:
     """Make one error of the several that torch raises when memory is used up."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"the device has no memory left ({str(error).splitlines()[0][:160]})") from None
     except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error) or "can't allocate" in str(error):
-            raise MemoryError("the machine has no memory left") from None
-        raise
+        if not _out_of_memory(error):
+            raise
+        where = "machine" if "DefaultCPUAllocator" in str(error) else "device"
+        raise MemoryError(f"the {where} has no memory left ({str(error).splitlines()[0][:160]})") from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Say whether an error tells that memory is used up: torch, cuDNN and cuBLAS have words of their own for that."""
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in _NO_MEMORY)
+    )
+
+
+@contextlib.contextmanager
+def _numbers_only() -> Iterator[None]:
+    """Let torch load nothing but numbers: nnU-Net asks it to load whatever there is, and a pickle can hold code."""
+    load = torch.load
+
+    def load_numbers(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **{**options, "weights_only": True})
+
+    torch.load = load_numbers
+    try:
+        with torch.serialization.safe_globals(_NUMBERS):
+            yield
+    finally:
+        torch.load = load
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line why weights cannot be loaded."""
+    text = str(error)
+    if code := re.search(r"Unsupported (?:global|class|operand)[^\n]*?([\w.]+\.[\w]+) ", text):
+        return f"it holds more than numbers, {code[1]}, and that is not run"
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -82,22 +82,25 @@ class TotalSegmentatorSegmenter:
         WorkCancelledError
             If `report` raised it.
         """
+        report("load")
         prepare_home(self.equipment.weights, license_number=licence_number(self.equipment.licences) or "")
         from voxelmill_segment.totalsegmentator.chain import Source  # noqa: PLC0415 - the home comes before torch
 
         request = self.resolve(volume, plan)
         folder = WeightsFolder(self.equipment.weights)
         digest = folder.agree(plan.weights_digest, request.all_networks)
-        report("load")
         predictor = _predictor(self.equipment.weights, self.equipment.device)
         source = Source.of(volume)
         gpu = predictor.device.type != "cpu"
-        for rung in ladder(request, plan, folder, gpu=gpu):
+        for rung in ladder(request, plan, folder, gpu=gpu, licences=self.equipment.licences):
             predictor.results_on_host = rung.results_on_host
+            labels: npt.NDArray[np.uint8] | None
             try:
                 labels = _label(source, rung.request, predictor, report)
             except MemoryError as error:
                 reason = str(error) or "no memory left"
+                labels = None
+            if labels is None:  # not before the error has gone, and what the work that it ended held with it
                 predictor.forget_all()
                 continue
             warnings = (rung.warning,) if rung.warning else ()
@@ -134,19 +137,18 @@ class TotalSegmentatorSegmenter:
                 "the file names no modality and its values are not those of a CT: name the task, total_mr for MR"
             )
         request = resolve(plan, modality, self.equipment.licences)
-        sizes = volume.voxels.shape[::-1]
+        thin = min(n * step for n, step in zip(volume.voxels.shape[::-1], volume.spacing, strict=True))
         for network in (*request.networks, *request.rough, *request.refining):
-            if network.spacing is not None and max(network.spacing) > 2 * min(
-                n * step for n, step in zip(sizes, volume.spacing, strict=True)
-            ):
+            # Half of a step makes no sample: Python, and so the package, rounds it to the even 0.
+            if network.spacing is not None and max(network.spacing) >= 1.999 * thin:
                 raise NotApplicableError(
-                    f"the volume is {min(n * s for n, s in zip(sizes, volume.spacing, strict=True)):.3g} mm thin;"
-                    f" the task {request.task} sees nothing below {max(network.spacing) / 2:g} mm"
+                    f"the volume is {thin:.3g} mm thin; the task {request.task} sees nothing of"
+                    f" {max(network.spacing) / 2:g} mm and less"
                 )
         return request
 
 
-def ladder(request: Request, plan: Plan, folder: WeightsFolder, *, gpu: bool) -> Iterator[Rung]:
+def ladder(request: Request, plan: Plan, folder: WeightsFolder, *, gpu: bool, licences: str = "") -> Iterator[Rung]:
     """Yield the ways to compute a request, each with less memory than the one before.
 
     First everything on the device; then the results in the machine's memory, which changes no label; then, where the
@@ -163,10 +165,10 @@ def ladder(request: Request, plan: Plan, folder: WeightsFolder, *, gpu: bool) ->
     )
     lower = _LOWER.get(request.resolution)
     while plan.resolution is None and lower is not None and lower in library.resolutions(request.task):
-        other = resolve(plan.model_copy(update={"resolution": lower, "task": request.task}), request.modality)
+        other = resolve(plan.model_copy(update={"resolution": lower, "task": request.task}), request.modality, licences)
         if not folder.missing(other.all_networks):
             yield Rung(
-                replace(other),
+                other,
                 results_on_host=True,
                 warning=f"memory ran out {where}: computed at the resolution {lower} instead of {request.resolution}",
             )

@@ -8,6 +8,7 @@ test of the seams holds the source of what is mirrored here (`_internal_predict_
 from __future__ import annotations
 
 import os
+import resource
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,8 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
+from voxelmill_segment.totalsegmentator.errors import NotFiniteError
 from voxelmill_segment.totalsegmentator.kernels import argmax_half
-from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.work import Progress
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ _AHEAD = 3
 """Tiles that a GPU may be behind: enough that it never waits, few enough that a cancelled job ends at once."""
 _HEADS_MOVED = 16
 """Classes whose logits are moved at a time when the window moves on."""
-
-
-class NotFiniteError(VoxelmillError):
-    """A network answered with infinities or what is no number: no label can be told from that."""
 
 
 @dataclass(slots=True)
@@ -72,15 +69,24 @@ class Told:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free now on a device, what torch holds and does not use included."""
+    """Return the memory that is free now on a device, what torch holds and does not use included.
+
+    On a processor no more than the bound on this process's address space leaves, if it has one.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    page = os.sysconf("SC_PAGE_SIZE")
+    free = page * os.sysconf("SC_PHYS_PAGES")
     for line in _lines("/proc/meminfo"):
         name, _, value = line.partition(":")
         if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            free = int(value.split()[0]) * 1024
+    bound, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if bound != resource.RLIM_INFINITY:
+        mapped = sum(int(line.split()[0]) * page for line in _lines("/proc/self/statm"))
+        free = max(0, min(free, bound - mapped))
+    return int(free)
 
 
 def window_bytes(model: Model, shape: Sequence[int]) -> int:
