@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,3 +216,11 @@ def test_long_lists_are_shortened() -> None:
     (flag,) = check([replace(one, touches_border=True, border_faces=("S",)) for one in cut])
     assert len(flag.segments) == 10
     assert flag.line.endswith("and 2 more")
+
+
+def test_the_page_has_the_ranges_of_the_table() -> None:
+    """`docs/quality-gate.md` says what is checked."""
+    page = (Path(__file__).parents[3] / "docs" / "quality-gate.md").read_text(encoding="utf-8")
+    for name, one in usual.RANGES.items():
+        assert f"{one.low:g} to {one.high:g}" in page, name
+    assert all(f"| `{code}` |" in page for code in FlagCode)

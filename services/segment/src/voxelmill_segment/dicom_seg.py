@@ -1,6 +1,6 @@
 """The label map as a DICOM Segmentation (PS3.3 A.51), tied to the instances that it was made from.
 
-LABELMAP (Supplement 243) as JPEG-LS: one frame for each slice, whatever the number of segments. BINARY for viewers that
+LABELMAP (Supplement 243) with RLE: one frame for each slice, whatever the number of segments. BINARY for viewers that
 do not know it yet: a frame for each slice and segment, and the data set deflated (PS3.5 A.5), which takes the bit
 planes to about a thirtieth. Empty frames are left out of both.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as DicomCode
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from voxelmill_segment.equipment import SegType
 from voxelmill_shared.version import __version__
@@ -134,7 +134,7 @@ def write_dicom_seg(
         device_serial_number="0",
         content_label="SEGMENTATION",
         content_description=f"Automatic segmentation, {model}",
-        transfer_syntax_uid=ExplicitVRLittleEndian if binary else JPEGLSLossless,
+        transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
         omit_empty_frames=True,
     )
     seg.SeriesDescription = f"Segmentation, {model}"
