@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from process_tree import descendants, memory
 from real_servers import end_on_signals, real_servers
 from report import Aim, end, table
 from stack.ports import unready
@@ -51,31 +52,6 @@ class Idle:
     children: int
     children_rss: int
     children_pss: int
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """Return the RSS and the PSS of a process."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
-    return kib["Rss"] << 10, kib["Pss"] << 10
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below one."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found, todo = [], [pid]
-    while todo:
-        parent = todo.pop()
-        below = [child for child, of in parents.items() if of == parent]
-        found += below
-        todo += below
-    return found
 
 
 def start(servers: Servers, name: str, number: int, environment: Mapping[str, str]) -> Idle:
