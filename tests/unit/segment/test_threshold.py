@@ -10,11 +10,10 @@ import pytest
 from unit.segment.torso import dice, silent, torso, torso_hu, turned
 from voxelmill_segment import labels as table
 from voxelmill_segment.organs import GROUPS
-from voxelmill_segment.segmenter import LabelMap, open_segmenter
+from voxelmill_segment.segmenter import LabelMap
 from voxelmill_segment.threshold import ThresholdSegmenter
-from voxelmill_shared.errors import NotBuiltError
 from voxelmill_shared.imaging.volume import Volume
-from voxelmill_shared.plan import ModelName, Organ, Plan, Quality
+from voxelmill_shared.plan import Organ, Plan, Quality
 from voxelmill_shared.work import NotApplicableError
 
 
@@ -167,12 +166,6 @@ def test_what_the_method_has_no_meaning_for_is_skipped(volume: Volume, reason: s
 def test_hounsfield_units_without_a_modality_are_taken() -> None:
     """NIfTI names no modality; the values decide."""
     assert segment(torso(modality=""), Organ.BODY).labels.any()
-
-
-def test_the_network_says_that_it_comes_later() -> None:
-    """A model that is not built is refused with the way out."""
-    with pytest.raises(NotBuiltError, match="--model threshold works now"):
-        open_segmenter(Plan(model=ModelName.TOTALSEGMENTATOR))
 
 
 def test_numbers_and_names_are_unique() -> None:

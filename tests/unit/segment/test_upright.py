@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from unit.segment.torso import SPACING, silent, tilted_torso, torso
+from voxelmill_segment.device import segment_volume
 from voxelmill_segment.segmenter import open_segmenter
 from voxelmill_segment.statistics import measure
 from voxelmill_segment.upright import Upright
-from voxelmill_segment.work import _segment
 from voxelmill_shared.imaging.volume import Volume
 from voxelmill_shared.plan import Plan
 from voxelmill_shared.work import StepClock
@@ -64,7 +64,7 @@ def test_organs_of_a_tilted_patient_have_their_volumes(lean: float) -> None:
     """15 and 11 degrees of gantry tilt: lungs, bones and body within 1 % of the same patient's upright scan."""
     found = {}
     for volume in (torso(), tilted_torso(lean)):
-        label_map = _segment(open_segmenter(Plan()), volume, Plan(), StepClock(silent))
+        label_map = segment_volume(open_segmenter(Plan()), volume, Plan(), StepClock(silent))
         np.testing.assert_array_equal(label_map.affine, volume.affine)
         assert label_map.labels.shape == volume.voxels.shape
         found[volume.affine[1, 2]] = {segment.name: segment for segment in measure(volume.voxels, label_map)}
