@@ -14,6 +14,7 @@ TAG ?= dev
 BASE ?=
 ENGINE ?=
 TORCH ?= cuda
+WEIGHTS ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
 SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
@@ -82,9 +83,9 @@ images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=do
 images-totalsegmentator:  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
 	@tools/images --totalsegmentator "$(TORCH)" --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
-images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev]
+images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
 	@tools/setup stack
-	@tools/images --check --tag "$(TAG)"
+	@tools/images --check --tag "$(TAG)" $(if $(WEIGHTS),--totalsegmentator "$(TORCH)" --weights "$(WEIGHTS)")
 
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
