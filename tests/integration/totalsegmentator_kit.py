@@ -161,6 +161,10 @@ def write_random_network(
             "init_args": {"configuration": network.configuration},
             "trainer_name": network.trainer,
             "inference_allowed_mirroring_axes": None,
+            # What a training leaves there besides.
+            "_best_ema": np.float64(0.5),
+            "current_epoch": 1,
+            "logging": {"ema_fg_dice": [np.float64(0.5)], "lrs": [0.01], "train_losses": [np.float32(-0.5)]},
         }
         (folder / f"fold_{fold}").mkdir(parents=True)
         torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")

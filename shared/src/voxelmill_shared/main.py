@@ -45,7 +45,8 @@ def wrong_settings(error: ValidationError | SettingsError) -> list[str]:
     """Name each variable that a settings class refused, and the reason."""
     if isinstance(error, ValidationError):
         return [
-            f"VOXELMILL_{str(found['loc'][0] if found['loc'] else '*').upper()}: {found['msg']}"
+            f"VOXELMILL_{str(found['loc'][0] if found['loc'] else '*').upper()}:"
+            f" {found['msg'].removeprefix('Value error, ')}"
             for found in error.errors(include_url=False, include_input=False)
         ]
     # A value that should be JSON and is not: only the text tells which.

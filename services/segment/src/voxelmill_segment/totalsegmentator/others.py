@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ def label_other(source: Source, request: Request, predictor: Predictor, report: 
     MissingWeightsError
         If weights that it asks for are not there.
     LibraryRefusedError
-        If it ends the work.
+        If it ends the work, or breaks: its mending of `vertebrae_pp` does where no vertebra was found.
     """
     from totalsegmentator import nnunet, python_api  # noqa: PLC0415 - after the home is prepared, and only if asked for
 
@@ -78,6 +79,12 @@ def label_other(source: Source, request: Request, predictor: Predictor, report: 
             last = (said.getvalue().strip().splitlines() or [""])[-1]
             reason = error.code if isinstance(error.code, str) else last or "it gave no reason"
             raise LibraryRefusedError(f"TotalSegmentator ended the task {request.task}: {reason}") from None
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise LibraryRefusedError(
+                f"TotalSegmentator broke in the task {request.task}: {type(error).__name__}: {error}"
+                f" ({Path(place.filename).name}, line {place.lineno})"
+            ) from None
         except ConnectionError as error:
             raise LibraryRefusedError(
                 f"TotalSegmentator wanted to reach the network for the task {request.task} and was not let: {error}"

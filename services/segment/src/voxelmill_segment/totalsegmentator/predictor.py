@@ -53,14 +53,15 @@ def choose_device(name: str) -> torch.device:
     if kind not in {"cpu", "cuda", "mps"} or (number and (kind != "cuda" or not number.isdigit())):
         raise DeviceMissingError(f"there is no device {name!r}: auto, cuda, cuda:0, mps or cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceMissingError("the device mps is not there: it needs an Apple GPU; take auto or cpu")
+        raise DeviceMissingError(f"the device mps is not there: it needs an Apple GPU; {_MEND}")
     if kind == "cuda":
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= there:
-            raise DeviceMissingError(f"the device {name} is not there ({there} found): take auto or cpu")
+            raise DeviceMissingError(f"the device {name} is not there ({there} found): {_MEND}")
     return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(kind)
 
 
+_MEND = "set VOXELMILL_SEGMENT_DEVICE to auto or cpu"
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMBERS: list[Any] = [
     # What checkpoints of nnU-Net hold beside tensors: scores of the training, scalars of numpy by its old and new name.
@@ -270,6 +271,8 @@ def _numbers_only() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """Say in one line why weights cannot be loaded."""
     text = str(error)
-    if code := re.search(r"Unsupported (?:global|class|operand)[^\n]*?([\w.]+\.[\w]+) ", text):
-        return f"it holds more than numbers, {code[1]}, and that is not run"
+    if code := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it holds more than numbers, {code[1]}, which was not run"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no list of numbers"  # torch's own text tells how to run what is in it
     return text.splitlines()[0][:200] if text else type(error).__name__
