@@ -87,8 +87,13 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     for exported in summary.exported:
         console.print(artefact_table(exported))
         measured = volumes(exported)
+        found = {name: value for name, value in measured.items() if value}
         if measured:
-            console.print("volumes: " + " · ".join(f"{name} {value:,.0f} mL" for name, value in measured.items()))
+            line = " · ".join(f"{name} {value:,.{0 if value >= 1 else 2}f} mL" for name, value in found.items())
+            none = len(measured) - len(found)
+            console.print(
+                f"volumes: {line or 'nothing was found'}" + (f" · {none} segments without voxels" * bool(none))
+            )
         for warning in exported.receipt.warnings:
             say(console, f"warning: {warning}")
     print_ending(console, summary)

@@ -79,7 +79,7 @@ def test_every_format_of_every_segment_is_written(tmp_path: Path) -> None:
         "meshes/preview.png",
     ]
     assert all(file.path.is_file() and file.path.stat().st_size for file in result.files)
-    assert result.warnings == ("airways: no voxels, so no mesh",)
+    assert result.warnings == ("no voxels, so no mesh: airways",)
     assert list(result.seconds) == steps
     lung, bones = result.measurements["segments"]["lung_left"], result.measurements["segments"]["bones"]
     for measured, volume in ((lung, 4 / 3 * np.pi * 8 * 10 * 12 * 0.8 * 0.8 * 2), (bones, 5 * 6 * 6 * 0.8 * 0.8 * 2)):

@@ -44,6 +44,8 @@ _MEDIA_TYPES = {
     ".zip": "application/zip",
     ".png": "image/png",
 }
+_MOST_NAMED = 6
+"""How many segments without voxels are named in a warning."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -86,7 +88,8 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     label_map = read_label_map(task.label_map)
     voxels = count_voxels(label_map.labels)
     at_border = labels_at_border(label_map.labels)
-    warnings = [f"{segment.name}: no voxels, so no mesh" for segment in segments if segment.number not in voxels]
+    empty = [segment.name for segment in segments if segment.number not in voxels]
+    warnings = [f"no voxels, so no mesh: {_listed(empty)}"] if empty else []
     unknown = sorted(set(voxels) - {segment.number for segment in segments})
     if unknown:
         listed = ", ".join(map(str, unknown))
@@ -121,6 +124,12 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     clock.end()
     files = tuple(OutputFile(f"{FOLDER}/{path.name}", path, _MEDIA_TYPES[path.suffix]) for path in paths)
     return WorkResult(files, clock.seconds, {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}, tuple(warnings))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name a few of many segments: a model knows a hundred, and the label map says which of them have no voxels."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _read_segments(described: Sequence[dict[str, Any]]) -> list[_Segment]:
