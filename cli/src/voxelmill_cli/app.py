@@ -37,7 +37,7 @@ from voxelmill_cli.options import (
 from voxelmill_cli.output import OUTPUT, open_output, output_at_end
 from voxelmill_cli.storage.command import storage_app
 from voxelmill_cli.weights import weights_app
-from voxelmill_shared.errors import NotBuiltError, TransientError, VoxelmillError
+from voxelmill_shared.errors import TransientError, VoxelmillError
 from voxelmill_shared.plan import MeshFormat, ModelName, Organ, Plan, Quality
 from voxelmill_shared.version import __version__
 
@@ -79,8 +79,6 @@ def explained() -> Iterator[None]:
         raise fail(str(error), error.exit_code) from None
     except TransientError as error:
         raise fail(f"{error}; see `voxelmill doctor`", EXIT_UNREACHABLE) from None
-    except NotBuiltError as error:
-        raise fail(str(error), EXIT_USAGE) from None
     except VoxelmillError as error:
         # Those that are ValueErrors too say that an address is written wrong.
         raise fail(str(error), EXIT_USAGE if isinstance(error, ValueError) else EXIT_INPUT_FAILED) from None

@@ -94,10 +94,6 @@ class UndecodableMessageError(VoxelmillError):
     """A body that is no CloudEvents document of a type known here."""
 
 
-class NotBuiltError(VoxelmillError):
-    """The user asked for a part of Voxelmill that does not exist yet."""
-
-
 class NotEquippedError(VoxelmillError):
     """This worker lacks what the job needs: a library, weights, a device.
 

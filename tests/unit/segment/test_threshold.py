@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from unit.segment.torso import dice, silent, torso, torso_hu, turned
 from voxelmill_segment import labels as table
 from voxelmill_segment.organs import GROUPS
-from voxelmill_segment.segmenter import LabelMap
 from voxelmill_segment.threshold import ThresholdSegmenter
 from voxelmill_shared.imaging.volume import Volume
 from voxelmill_shared.plan import Organ, Plan, Quality
 from voxelmill_shared.work import NotApplicableError
+
+if TYPE_CHECKING:
+    from voxelmill_segment.segmenter import LabelMap
 
 
 def segment(volume: Volume, organ: Organ = Organ.ALL, quality: Quality = Quality.NORMAL) -> LabelMap:

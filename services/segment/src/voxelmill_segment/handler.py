@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from voxelmill_segment.segmenter import ModelRefusedError
 from voxelmill_segment.task import SegmentTask
 from voxelmill_segment.totalsegmentator.tasks import UnfitPlanError
-from voxelmill_shared.errors import NotBuiltError
 from voxelmill_shared.events import SeriesSegmented, SeriesValidated, Stage, StageSkipped
 from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.progress import current
@@ -50,8 +49,6 @@ class SegmentSeries:
                 if error.code in NO_VOLUME:
                     return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=error.reason),))
                 return Reject(error.reason, error.code)
-            except NotBuiltError as error:
-                return Reject(str(error), "not-built")
             except (UnfitPlanError, ModelRefusedError) as error:
                 return Reject(str(error), error.error_class)
         reference, record = standing
