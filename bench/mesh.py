@@ -1,0 +1,163 @@
+"""What do the surfaces of 117 labels cost, and what are they worth?
+
+A real label map of 117 classes at 512 x 512 x 300 and at 1.5 mm (`mesh_input.py` says how it is made). Voxelmill,
+marching cubes label by label on the whole volume, VTK's flying edges and surface nets, and zmesh mesh it, each in a
+process of its own; then every surface is judged by the same arithmetic (`mesh_judge.py`). CPU seconds are those of all
+threads; peaks those of the process, the label map and all libraries included.
+
+usage: python bench/mesh.py [--ours] [--quick]    VOXELMILL_BENCH_RUNS (3; scikit-image runs once)
+  --ours     Voxelmill alone
+  --quick    1.5 mm alone, once
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mesh_input import GRIDS, LABELS, make_labels, read_reference
+from mesh_judge import Judge, Judgement
+from mesh_ways import NAIVE, NETS, WAYS, Cost, median, run
+from peer_process import OURS, need_peers
+from report import Aim, end, table
+from volumes import data_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RUNS = int(os.environ.get("VOXELMILL_BENCH_RUNS", "3"))
+COARSE, FINE = "1.5 mm", "512x512x300"
+_SLUGS = {COARSE: "coarse", FINE: "fine"}
+_NOTHING_MM = 1e-6
+"""Positions are float32: 0.06 um at a metre, less than this at a hand's breadth."""
+
+_HEADINGS = [
+    "way", "CPU s", "wall s", "peak MiB", "triangles", "closed", "pinched", "double", "volume % mean", "p95", "worst",
+    "distance mm mean", "p99", "max", "gap mm mean", "p95", "gap before p95",
+]  # fmt: skip
+
+
+class Grid:
+    """One label map in a file, and what every way has cost and made on it."""
+
+    def __init__(self, name: str, labels: NDArray[np.uint8], spacing: NDArray[np.float64], scratch: Path) -> None:
+        self.name = name
+        self._scratch = scratch
+        self._spacing = spacing
+        self._path = scratch / "labels.npy"
+        np.save(self._path, labels)
+        self._judge = Judge(labels, spacing)
+        self.costs: dict[str, Cost] = {}
+        self.judgements: dict[str, dict[str, Judgement]] = {}
+
+    def measure(self, ways: tuple[str, ...], runs: int) -> None:
+        """Run every way, in turns, and judge what the first run made."""
+        costs: dict[str, list[Cost]] = {way: [] for way in ways}
+        for turn in range(runs):
+            for way in ways:
+                if way == NAIVE and turn:
+                    continue
+                folder = self._scratch / "meshes"
+                folder.mkdir()
+                costs[way].append(run(way, self._path, self._spacing.tolist(), None if turn else folder))
+                if not turn:
+                    self.judgements[way] = {phase: self._judge.judge(folder, phase) for phase in ("before", "after")}
+                shutil.rmtree(folder)
+                print(f"{self.name}: {way} {costs[way][-1].total_cpu:.2f} CPU s", flush=True)
+        self.costs = {way: median(each) for way, each in costs.items()}
+
+    def show(self) -> None:
+        """Print the table."""
+        rows = []
+        for way, cost in self.costs.items():
+            before, after = self.judgements[way]["before"], self.judgements[way]["after"]
+            rows.append(
+                [
+                    way,
+                    f"{cost.total_cpu:.2f}",
+                    f"{cost.total_wall:.2f}",
+                    f"{cost.peak_mib:.0f}",
+                    str(after.triangles),
+                    f"{after.closed} ({before.closed} before)",
+                    str(after.pinched),
+                    str(after.double),
+                    *(f"{value:.2f}" for value in (after.volume.mean, after.volume.p95, after.volume.max)),
+                    *(f"{value:.3f}" for value in (after.distance.mean, after.distance.p99, after.distance.max)),
+                    f"{after.gap.mean:.4f}",
+                    f"{after.gap.p95:.4f}",
+                    f"{before.gap.p95:.4f}",
+                ]
+            )
+        print(f"\n{self.name}, {LABELS} labels")
+        table(_HEADINGS, rows)
+        if OURS in self.costs:
+            steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in self.costs[OURS].cpu.items())
+            worst = ", ".join(f"{at} {error:.2f} %" for at, error in self.judgements[OURS]["after"].worst.items())
+            print(f"ours, CPU s by step: {steps}; labels of the worst volumes: {worst}")
+        print()
+
+    def figures(self) -> dict[str, Any]:
+        """Return everything that was measured."""
+        return {
+            way: {
+                **asdict(cost),
+                "total_cpu": cost.total_cpu,
+                "total_wall": cost.total_wall,
+                **{phase: asdict(judgement) for phase, judgement in self.judgements[way].items()},
+            }
+            for way, cost in self.costs.items()
+        }
+
+    def aims(self) -> dict[str, Aim]:
+        """Hold Voxelmill's figures to their aims."""
+        before, after = self.judgements[OURS]["before"], self.judgements[OURS]["after"]
+        ours = self.costs[OURS].total_cpu
+        aims = {
+            "closed": Aim(after.closed, LABELS, at_most=False),
+            "pinched_or_double": Aim(after.pinched + after.double, 0, at_most=True),
+            "volume_percent_mean": Aim(after.volume.mean, 0.3, at_most=True),
+            "volume_percent_p95": Aim(after.volume.p95, 1.0, at_most=True),
+            "volume_percent_worst": Aim(after.volume.max, 3.0, at_most=True),
+            "gap_mm_p95": Aim(after.gap.p95, 0.03, at_most=True),
+            "gap_mm_max_before_decimation": Aim(before.gap.max, _NOTHING_MM, at_most=True),
+        }
+        if NAIVE in self.costs:
+            aims["cpu_scikit_image_over_ours"] = Aim(self.costs[NAIVE].total_cpu / ours, 30, at_most=False)
+            aims["cpu_vtk_surface_nets_over_ours"] = Aim(self.costs[NETS].total_cpu / ours, 1, at_most=False)
+        return {f"{_SLUGS[self.name]}_{name}": aim for name, aim in aims.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description="Surfaces of 117 labels: what they cost, and what they are worth")
+    options.add_argument("--ours", action="store_true", help="Voxelmill alone")
+    options.add_argument("--quick", action="store_true", help="1.5 mm alone, once")
+    asked = options.parse_args()
+    ways = (OURS,) if asked.ours else WAYS
+    if not asked.ours:
+        need_peers()
+    reference = read_reference(data_folder())
+    aims: dict[str, Aim] = {}
+    figures: dict[str, Any] = {}
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voxelmill-bench-")))
+        for name in (COARSE,) if asked.quick else (COARSE, FINE):
+            labels, spacing = make_labels(reference, GRIDS[name])
+            grid = Grid(name, labels, spacing, scratch)
+            grid.measure(ways, 1 if asked.quick else RUNS)
+            grid.show()
+            aims |= grid.aims()
+            figures[name] = grid.figures()
+    end("mesh", aims, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Voxelmill's own surfaces, as its mesh service makes them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voxelmill_mesh.label_map import LabelMap, renumber
+from voxelmill_mesh.work import _make_meshes as make_meshes
+from voxelmill_shared.plan import Plan, Quality
+from voxelmill_shared.work import StepClock
+
+if TYPE_CHECKING:
+    from mesh_worker import Work
+
+    from voxelmill_shared.work import Progress
+
+
+def run(work: Work) -> None:
+    """Make all surfaces at normal quality, then those before decimation, which are not timed."""
+    affine = np.diag([*work.spacing[::-1], 1.0])
+    numbers = (np.flatnonzero(np.bincount(work.labels.ravel())[1:]) + 1).tolist()
+    step, cpu, wall = "crop", time.process_time(), time.perf_counter()
+
+    def report(progress: Progress | str) -> None:
+        nonlocal step, cpu, wall
+        name = progress if isinstance(progress, str) else progress.step
+        if name != step:
+            work.add(step, time.process_time() - cpu, time.perf_counter() - wall)
+            step, cpu, wall = name, time.process_time(), time.perf_counter()
+
+    label_map = renumber(LabelMap(work.labels, affine), numbers)
+    plan = Plan(quality=Quality.NORMAL, reduction_percent=work.reduction_percent)
+    meshes = make_meshes(label_map, plan, StepClock(report))
+    report("end")
+    for label, mesh in zip(numbers, meshes, strict=True):
+        work.keep(label, "after", mesh.vertices, mesh.faces)
+    if work.folder is not None:
+        del meshes
+        plan = Plan(quality=Quality.NORMAL, reduction_percent=0)
+        meshes = make_meshes(label_map, plan, StepClock(lambda _: None))
+        for label, mesh in zip(numbers, meshes, strict=True):
+            work.keep(label, "before", mesh.vertices, mesh.faces)
