@@ -20,6 +20,7 @@ usage: python bench/segment.py [WORD ...]       only the cases that hold a word 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -28,9 +29,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from report import Aim, end, table
-from segment_tools import API, COMMAND, OURS, Api, Case, Command, Ours, Run, differing, environment, write_large
+from segment_tools import (
+    API,
+    COMMAND,
+    OURS,
+    Api,
+    Case,
+    Command,
+    Ours,
+    Run,
+    ToolFailedError,
+    differing,
+    environment,
+    need_totalsegmentator,
+    write_large,
+)
 from volumes import data_folder
-from voxelmill_segment.totalsegmentator.library import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,13 +57,6 @@ OF_COMMAND, OF_API, OF_MEMORY = 0.12, 0.3, 0.6
 MIB = 1 << 20
 TOOLS = (COMMAND, API, OURS)
 Figures = dict[str, dict[str, list[Run]]]
-
-
-def need_totalsegmentator() -> None:
-    """End with a clear line if the package is not there."""
-    if installed_version() is None:
-        print("TotalSegmentator is not installed: run tools/setup totalsegmentator and try again", file=sys.stderr)
-        raise SystemExit(3)
 
 
 def cases(folder: Path, words: Sequence[str]) -> list[Case]:
@@ -111,14 +118,23 @@ def looked_at(asked: Sequence[Case], folder: Path, variables: Mapping[str, str])
 
 
 def main() -> None:
-    """Run the cases and print the figures."""
+    """Do what the arguments say."""
+    # So that everything that was started ends too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     words = sys.argv[1:]
-    if "--real-size" in words:
-        from segment_real_size import main as real_size  # noqa: PLC0415 - it loads torch
+    try:
+        if "--real-size" in words:
+            from segment_real_size import main as real_size  # noqa: PLC0415 - it loads torch
 
-        words.remove("--real-size")
-        real_size(words)
-        return
+            real_size([word for word in words if word != "--real-size"])
+        else:
+            compare(words)
+    except ToolFailedError as error:
+        raise SystemExit(f"segment: {error}") from None
+
+
+def compare(words: Sequence[str]) -> None:
+    """Run the cases and print the figures."""
     need_totalsegmentator()
     weights = Path(os.environ.get("VOXELMILL_WEIGHTS", TINY)).absolute()
     with tempfile.TemporaryDirectory(prefix="voxelmill-bench-") as name:

@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 
 from process_tree import PeakMemory, cpu_seconds
+from voxelmill_segment.totalsegmentator.library import installed_version
 from voxelmill_shared.imaging.nifti import RAS_TO_LPS
 from voxelmill_shared.imaging.series import lay_out_volumes, open_images
 
@@ -34,6 +35,10 @@ HERE = Path(__file__).parent
 COMMAND, API, OURS = "command", "api", "ours"
 MOST_SECONDS = 1800.0
 """After which a tool that has not answered is ended."""
+
+
+class ToolFailedError(RuntimeError):
+    """A tool ended, or gave no answer; the end of what it has said tells why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,13 @@ class Run:
     peak: int
     labels: Path
     answer: Any = None
+
+
+def need_totalsegmentator() -> None:
+    """End with a clear line if the package is not there."""
+    if installed_version() is None:
+        print("TotalSegmentator is not installed: run tools/setup totalsegmentator and try again", file=sys.stderr)
+        raise SystemExit(3)
 
 
 def environment(folder: Path, weights: Path) -> dict[str, str]:
@@ -102,8 +114,8 @@ def run_command(
 
     Raises
     ------
-    SystemExit
-        If it fails; the end of what it has said tells why.
+    ToolFailedError
+        If it fails.
     """
     with log.open("wb") as said, contextlib.ExitStack() as stack:
         begun = time.monotonic()
@@ -114,8 +126,7 @@ def run_command(
         wall = time.monotonic() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        lines = log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise SystemExit(f"{Path(arguments[1]).name} ended with {process.returncode}: " + " | ".join(lines))
+        raise ToolFailedError(f"{log.stem} ended with {process.returncode}: {last_words(log)}")
     return wall, used.ru_utime + used.ru_stime, memory.bytes if memory else 0
 
 
@@ -166,7 +177,7 @@ class Warm:
 
         Raises
         ------
-        SystemExit
+        ToolFailedError
             If the process ends or does not answer.
         """
         process = self._process
@@ -182,8 +193,7 @@ class Warm:
                 line = process.stdout.readline() if selector.select(MOST_SECONDS) else b""
             wall = time.monotonic() - begun
         if not line:
-            said = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise SystemExit(f"{self._script} gave no answer: " + " | ".join(said))
+            raise ToolFailedError(f"{self._log.stem} gave no answer: {last_words(self._log)}")
         return wall, cpu_seconds(process.pid) - before, memory.bytes if memory else 0, json.loads(line)
 
 
@@ -221,6 +231,11 @@ class Ours(Warm):
         output = self._folder / f"{case.name}.ours"
         job = {"paths": [str(case.path)] * count, "output": str(output), "resolution": case.resolution}
         return self.ask(job, look=look)
+
+
+def last_words(log: Path) -> str:
+    """Return the end of what a tool has said, on one line."""
+    return " | ".join(log.read_text(errors="replace").strip().splitlines()[-5:])
 
 
 def differing(first: Path, second: Path) -> int:

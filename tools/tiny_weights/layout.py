@@ -41,11 +41,14 @@ class Shape:
         Slices, rows and columns that it sees at once: multiples of two to the power of (stages - 1).
     features
         Its channels, from the finest stage to the coarsest.
+    convolutions
+        How many there are in each stage, down and up.
     """
 
     spacing_mm: tuple[float, float, float]
     patch: tuple[int, int, int]
     features: tuple[int, ...]
+    convolutions: int = 1
 
 
 def _arguments(shape: Shape) -> dict[str, Any]:
@@ -57,8 +60,8 @@ def _arguments(shape: Shape) -> dict[str, Any]:
         "conv_op": "torch.nn.modules.conv.Conv3d",
         "kernel_sizes": [[3, 3, 3]] * stages,
         "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
-        "n_conv_per_stage": [1] * stages,
-        "n_conv_per_stage_decoder": [1] * (stages - 1),
+        "n_conv_per_stage": [shape.convolutions] * stages,
+        "n_conv_per_stage_decoder": [shape.convolutions] * (stages - 1),
         "conv_bias": True,
         "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
         "norm_op_kwargs": {"eps": 1e-05, "affine": True},
