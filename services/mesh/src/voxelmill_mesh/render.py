@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.compiled import compiled
-from voxelmill_mesh.measurement import vertex_normals
+from voxelmill_mesh.normals import vertex_normals
 from voxelmill_mesh.writers.gltf import linear
 
 if TYPE_CHECKING:

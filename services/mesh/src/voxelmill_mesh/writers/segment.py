@@ -12,12 +12,20 @@ OPACITIES: dict[str, float] = {
     "skin": 0.15,
     "body": 0.15,
     "fat": 0.15,
+    "cavity": 0.15,
     "muscle": 0.3,
     "tissue": 0.3,
+    "mediastinum": 0.3,
+    "pericardium": 0.3,
+    "effusion": 0.4,
+    "breast": 0.4,
     "lung": 0.6,
 }
 """How opaque a segment is shown whose name has this word in it (words are parted by `_`), so that what is inside can
-be seen. Every other segment is opaque. STL and PLY know no opacity."""
+be seen. Every other segment is opaque. STL knows no opacity, and of PLY's readers few do."""
+
+SOLID = frozenset({"vertebrae", "vessels", "arteries", "veins", "airways", "trachea", "nodules", "nasal"})
+"""Words that make a segment opaque all the same: `lung_vessels` and `vertebrae_body` are what one wants to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +40,7 @@ class ColouredMesh:
 
 def opacity_of(name: str) -> float:
     """Return how opaque a segment of this name is shown."""
-    return min((OPACITIES[word] for word in name.lower().split("_") if word in OPACITIES), default=1.0)
+    words = name.lower().split("_")
+    if not SOLID.isdisjoint(words):
+        return 1.0
+    return min((OPACITIES[word] for word in words if word in OPACITIES), default=1.0)
