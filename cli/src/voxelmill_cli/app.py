@@ -130,7 +130,7 @@ def parse_formats(text: str) -> tuple[MeshFormat, ...]:
     return formats
 
 
-FormatOption = Annotated[str, typer.Option("--format", help="mesh files to write: stl,ply,obj,glb")]
+FormatOption = Annotated[str, typer.Option("--format", help="mesh files to write: stl,ply,obj,glb,mz3")]
 
 
 @app.command("run")

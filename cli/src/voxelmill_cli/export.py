@@ -45,7 +45,7 @@ class Exported:
 def flat_name(name: str, organ: str) -> str:
     """Give an artefact's name in the flat folder: `meshes/lung_left.ply` becomes `lungs_lung_left_colored.ply`."""
     path = PurePosixPath(name)
-    if path.parts[0] == "meshes" and path.suffix in {".stl", ".ply", ".obj"}:
+    if path.parts[0] == "meshes" and path.suffix in {".stl", ".ply", ".obj", ".mz3"}:
         colored = "_colored" if path.suffix == ".ply" else ""
         return f"{organ}_{path.stem}{colored}{path.suffix}"
     if path.parts[0] in {"meshes", "segmentation"}:

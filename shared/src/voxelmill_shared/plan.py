@@ -67,6 +67,7 @@ class MeshFormat(StrEnum):
     PLY = "ply"
     OBJ = "obj"
     GLB = "glb"
+    MZ3 = "mz3"
 
 
 MODEL_REVISIONS: dict[ModelName, str] = {ModelName.THRESHOLD: "1", ModelName.TOTALSEGMENTATOR: "2.18.0"}

@@ -75,6 +75,8 @@ def test_every_format_of_every_segment_is_written(tmp_path: Path) -> None:
         "meshes/bones.obj",
         "meshes/materials.mtl",
         "meshes/scene.glb",
+        "meshes/scene-web.glb",
+        "meshes/meshes.json",
         "meshes/meshes.zip",
         "meshes/preview.png",
     ]
@@ -101,9 +103,10 @@ def test_left_is_left_in_the_files(tmp_path: Path) -> None:
 
 
 def test_only_the_formats_asked_for_are_written(tmp_path: Path) -> None:
-    """A plan with GLB alone gives the scene, the zip of it and the preview."""
+    """A plan with GLB alone gives the two scenes, what was measured, the zip of them and the preview."""
     result = run(write_nifti(labels(), tmp_path / "l.nii.gz"), tmp_path / "out", formats=(MeshFormat.GLB,))
-    assert [file.name for file in result.files] == ["meshes/scene.glb", "meshes/meshes.zip", "meshes/preview.png"]
+    names = ["scene.glb", "scene-web.glb", "meshes.json", "meshes.zip", "preview.png"]
+    assert [file.name for file in result.files] == [f"meshes/{name}" for name in names]
 
 
 def test_the_same_task_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from unit.mesh.shapes import affine, as_trimesh, ellipsoid, meshes_of
-from voxelmill_mesh.measurement import vertex_normals
+from voxelmill_mesh.normals import vertex_normals
 from voxelmill_mesh.surface import Mesh
 from voxelmill_mesh.writers.archive import write_zip
 from voxelmill_mesh.writers.gltf import LPS_TO_SCENE, linear, write_glb

@@ -40,7 +40,9 @@ class IngestSettings(SharedSettings):
     organ: Organ = Field(Organ.ALL, description="what is segmented")
     quality: Quality = Field(Quality.NORMAL, description="time against fineness")
     reduction_percent: int = Field(90, ge=0, le=99, description="how many of a mesh's triangles are taken away")
-    formats: tuple[MeshFormat, ...] = Field(tuple(MeshFormat), min_length=1, description="JSON list of mesh formats")
+    formats: tuple[MeshFormat, ...] = Field(
+        Plan().formats, min_length=1, description="JSON list of mesh formats: stl, ply, obj, glb, mz3"
+    )
     task: str = Field("", description="the model's task, `lung_vessels`; empty: its usual one, by organ and modality")
     resolution: Resolution | None = Field(
         None, description="the model's working grid, normal, fast or fastest; not set: fast where the quality is fast"

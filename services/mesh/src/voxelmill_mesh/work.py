@@ -15,19 +15,14 @@ from voxelmill_mesh.quality import MESH_QUALITY, target_triangles
 from voxelmill_mesh.render import render
 from voxelmill_mesh.smoothing import smooth
 from voxelmill_mesh.surface import Mesh, index_sides, label_surface, to_patient
-from voxelmill_mesh.writers.archive import write_zip
-from voxelmill_mesh.writers.gltf import LPS_TO_SCENE, write_glb
-from voxelmill_mesh.writers.obj import MATERIALS, write_materials, write_obj
-from voxelmill_mesh.writers.ply import write_ply
+from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
+from voxelmill_mesh.writers.gltf import LPS_TO_SCENE
 from voxelmill_mesh.writers.png import write_png
 from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
-from voxelmill_mesh.writers.stl import write_stl
-from voxelmill_shared.plan import MeshFormat
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from voxelmill_mesh.task import MeshTask
     from voxelmill_shared.plan import Plan
@@ -35,15 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = "meshes"
 PREVIEW = "preview.png"
-_MEDIA_TYPES = {
-    ".stl": "model/stl",
-    ".ply": "model/ply",
-    ".obj": "model/obj",
-    ".mtl": "model/mtl",
-    ".glb": "model/gltf-binary",
-    ".zip": "application/zip",
-    ".png": "image/png",
-}
 _MOST_NAMED = 6
 """How many segments without voxels are named in a warning."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -72,8 +58,9 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     Returns
     -------
     WorkResult
-        Files `meshes/{segment}.stl`, `.ply`, `.obj` with `materials.mtl`, `scene.glb`, `meshes.zip` (all of these),
-        and `preview.png`. Measurements: `segments`, by name, what `MeshMeasures` says with `voxel_volume_ml` and
+        Files `meshes/{segment}.stl`, `.ply`, `.obj` with `materials.mtl`, `.mz3`, `scene.glb` with `scene-web.glb`,
+        `meshes.json` (the measurements), `meshes.zip` (all of these), and `preview.png`. Measurements: `segments`, by
+        name, what `MeshMeasures` says with `voxel_volume_ml` and
         `touches_border`; `lps_to_scene`, the transform from patient millimetres to the scene's metres.
 
     Raises
@@ -116,14 +103,15 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     }
     warnings += [f"{name}: the mesh is not watertight" for name, each in measurements.items() if not each["watertight"]]
     clock.begin("write")
-    paths = _write_meshes(coloured, task.plan, task.output)
+    measured = {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}
+    paths = write_meshes(coloured, task.plan.formats, task.output, measured)
     clock.begin("preview")
     preview = task.output / PREVIEW
     write_png(render(_worth_showing(coloured)), preview)
     paths.append(preview)
     clock.end()
-    files = tuple(OutputFile(f"{FOLDER}/{path.name}", path, _MEDIA_TYPES[path.suffix]) for path in paths)
-    return WorkResult(files, clock.seconds, {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}, tuple(warnings))
+    files = tuple(OutputFile(f"{FOLDER}/{path.name}", path, MEDIA_TYPES[path.suffix]) for path in paths)
+    return WorkResult(files, clock.seconds, measured, tuple(warnings))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -172,30 +160,6 @@ def _make_meshes(label_map: LabelMap, plan: Plan, clock: StepClock) -> list[Mesh
         order = sorted(range(1, label_count), key=lambda label: -len(sides.quads_of(label)))
         made = dict(zip(order, run(make, ((label,) for label in order)), strict=True))
     return [made[label] for label in range(1, label_count)]
-
-
-def _write_meshes(segments: Sequence[ColouredMesh], plan: Plan, folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-
-    def written(name: str) -> Path:
-        paths.append(folder / name)
-        return paths[-1]
-
-    for segment in segments:
-        if MeshFormat.STL in plan.formats:
-            write_stl(segment.mesh, written(f"{segment.name}.stl"))
-        if MeshFormat.PLY in plan.formats:
-            write_ply(segment, written(f"{segment.name}.ply"))
-        if MeshFormat.OBJ in plan.formats:
-            write_obj(segment, written(f"{segment.name}.obj"))
-    if MeshFormat.OBJ in plan.formats:
-        write_materials(segments, written(MATERIALS))
-    if MeshFormat.GLB in plan.formats:
-        write_glb(segments, written("scene.glb"))
-    if paths:
-        write_zip(list(paths), written("meshes.zip"))
-    return paths
 
 
 def _worth_showing(segments: Sequence[ColouredMesh]) -> Sequence[ColouredMesh]:
