@@ -202,12 +202,24 @@ def _slide(
             _move_on(weights[None], gone)
         tile = torch.clone(data[place][None], memory_format=torch.contiguous_format).to(device)
         prediction = nnunet.network(tile)[0].to(results)
-        prediction *= gaussian
         within = (slice(first - start, first - start + patch[0]), *place[2:])
-        logits[(slice(None), *within)] += prediction
+        _add(logits[(slice(None), *within)], prediction, gaussian)
         weights[within] += gaussian
         pace.tile()
     leave(data.shape[1] - start)
+
+
+def _add(logits: torch.Tensor, prediction: torch.Tensor, gaussian: torch.Tensor) -> None:
+    """Add a tile's weighted prediction to the logits (half precision) of its place; the prediction is used up."""
+    if prediction.device.type != "cpu":
+        prediction *= gaussian
+        logits += prediction
+        return
+    # Class by class, which stays in the processor's cache: adding floats to halves makes two copies of the tile first,
+    # as floats. The numbers are the same: a half is a float, and each sum is rounded once.
+    gaussian = gaussian.to(prediction.dtype)
+    for there, added in zip(logits, prediction, strict=True):
+        there.add_(added.mul_(gaussian))
 
 
 @dataclass(frozen=True, slots=True)
