@@ -19,8 +19,9 @@ STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -
 
 SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails
+MODEL_BENCHES = bench-segment bench-soak
 
-.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -90,7 +91,7 @@ images-check: setup-dev  ## Run a series through the images, on real servers (ne
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
 
-bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails)  ## Run every benchmark, one after the other
+bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails segment soak)  ## Run every benchmark, one after the other
 
 $(PEER_BENCHES): bench-%: setup-peers  # beside other readers, which have an environment of their own
 	@$(BIN)/python bench/$*.py
@@ -99,6 +100,10 @@ bench-ingest: setup-peers  # Orthanc
 $(SERVER_BENCHES): bench-%: setup-dev
 	@tools/setup servers
 	@$(BIN)/python bench/$*.py
+
+$(MODEL_BENCHES): bench-%: setup-dev  # ARGS=--real-size: networks of the real size, on a GPU
+	@tools/setup totalsegmentator
+	@$(BIN)/python bench/$*.py $(ARGS)
 
 bench-%: setup-dev
 	@$(BIN)/python bench/$*.py
