@@ -62,7 +62,7 @@ class Course:
 
 COURSES = {
     Resolution.FASTEST: Course(Shape((6.0, 6.0, 6.0), (64, 48, 64), (12, 16, 32, 64)), steps=1800, phantoms=48),
-    Resolution.FAST: Course(Shape((3.0, 3.0, 3.0), (80, 64, 80), (8, 12, 16, 32, 64)), steps=600, phantoms=20),
+    Resolution.FAST: Course(Shape((3.0, 3.0, 3.0), (96, 80, 112), (12, 12, 16, 32, 64)), steps=260, phantoms=16),
 }
 
 
@@ -198,16 +198,19 @@ def train(course: Course, coarser: PlainConvUNet | None = None) -> PlainConvUNet
     holders = [[pair for pair in pairs if np.any(pair[1] == number)] for number in range(len(TAUGHT) + 1)]
     said(f"{len(pairs)} phantoms, the first of {pairs[0][0].shape}")
     net = network(course.shape, len(TAUGHT) + 1)
-    if coarser is not None:
-        begin_from(net, coarser)
+    known = begin_from(net, coarser) if coarser is not None else set()
     net = net.to(memory_format=torch.channels_last_3d).train()
     groups = _groups()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=course.rate, weight_decay=1e-4)
+    # What is known already changes slowly, or the first steps of the rest would spoil it.
+    parts = {
+        rate: [one for name, one in net.named_parameters() if (name in known) == (rate < 1)] for rate in (1.0, 0.2)
+    }
+    optimizer = torch.optim.AdamW([{"params": some, "share": rate} for rate, some in parts.items()], weight_decay=1e-4)
     losses: list[float] = []
     each = max(1, course.steps // 20)
     for step in range(course.steps):
         for part in optimizer.param_groups:
-            part["lr"] = course.rate * min(1.0, (step + 1) / 40) * (1 - step / course.steps) ** 0.9
+            part["lr"] = part["share"] * course.rate * min(1.0, (step + 1) / 40) * (1 - step / course.steps) ** 0.9
         logits, truth, weight = look(net, holders, course, random)
         wrong = loss(logits, truth, weight, groups)
         optimizer.zero_grad()
@@ -245,18 +248,44 @@ def look(
     return logits, torch.from_numpy(labels.ravel()[chosen].astype(np.int64)), weight
 
 
-def begin_from(net: PlainConvUNet, coarser: PlainConvUNet) -> None:
-    """Give a network, as its coarser stages, those of a network that was trained at twice its spacing.
+def begin_from(net: PlainConvUNet, coarser: PlainConvUNet) -> set[str]:
+    """Let a network begin as one that was trained at twice its spacing, which becomes its coarser stages.
 
-    What it has to learn then is its finest stage: the way about the body is known.
+    What is left to learn is its finest stage, which begins as little more than a way through: the first convolution
+    hands on the image and its negative (together they pass the rectifier), the last takes what comes from below.
+
+    Returns
+    -------
+    set of str
+        The names of the parameters that are known already.
     """
     known = {f"encoder.stages.{index + 1}": stage for index, stage in enumerate(coarser.encoder.stages)}
     for name in ("transpconvs", "stages"):
         known |= {f"decoder.{name}.{index}": part for index, part in enumerate(getattr(coarser.decoder, name))}
+    names = set()
     for name, part in known.items():
         own = net.get_submodule(name).state_dict()
         fitting = {key: value for key, value in part.state_dict().items() if own[key].shape == value.shape}
         net.get_submodule(name).load_state_dict(own | fitting)
+        names |= {f"{name}.{key}" for key in fitting}
+    through = net.encoder.stages[0][0].convs[0].conv
+    entry, old_entry = (one.convs[0].conv for one in (net.encoder.stages[1][0], coarser.encoder.stages[0][0]))
+    up, last = net.decoder.transpconvs[-1], net.decoder.stages[-1].convs[0].conv
+    head, old_head = net.decoder.seg_layers[-1], coarser.decoder.seg_layers[-1]
+    with torch.no_grad():
+        through.weight[:2] = 0
+        through.weight[:2, 0, 1, 1, 1] = torch.tensor([1.0, -1.0])
+        entry.weight.zero_()
+        entry.weight[:, :2] = torch.cat([old_entry.weight, -old_entry.weight], 1)
+        entry.bias.copy_(old_entry.bias)
+        for channel in range(min(len(last.weight), up.weight.shape[0])):
+            up.weight[channel] *= 0.1
+            up.weight[channel, channel] = 1.0
+            last.weight[channel] *= 0.3
+            last.weight[channel, channel, 1, 1, 1] = 1.0
+        if head.weight.shape == old_head.weight.shape:
+            head.load_state_dict(old_head.state_dict())
+    return names
 
 
 def balance(net: PlainConvUNet, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], bones: list[int]) -> None:
@@ -293,12 +322,24 @@ def write_trained(root: Path, resolution: Resolution, net: PlainConvUNet) -> Pat
     return write_weights(root, model, COURSES[resolution].shape, state, names=names)
 
 
+def read_trained(root: Path, resolution: Resolution) -> PlainConvUNet:
+    """Read a network again that `write_trained` has written, with the classes that it was taught."""
+    (model,) = library.networks("total", resolution)
+    number = {name: label for label, name in library.classes("total").items()}
+    wide = [0, *(number[name] for name in TAUGHT)]
+    stored = torch.load(root / model.path / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    net = network(COURSES[resolution].shape, len(wide))
+    net.load_state_dict({name: value[wide] if "seg_layers" in name else value for name, value in stored.items()})
+    return net
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parents[2] / "tests" / "weights", help="where to write"
     )
+    parser.add_argument("--keep-coarse", action="store_true", help="take the 6 mm network that is there")
     parser.add_argument("--random", metavar="TASK", help="write random weights for each network of a task instead")
     parser.add_argument("--resolution", choices=[str(one) for one in Resolution], default="normal", help="of --random")
     parser.add_argument("--threads", type=int, default=1, help="of torch; more than one help little")
@@ -311,6 +352,9 @@ def main(arguments: list[str] | None = None) -> int:
     net = None
     for resolution, course in COURSES.items():
         torch.set_num_threads(options.threads)  # the report below uses as many as there are cores
+        if options.keep_coarse and net is None:
+            net = read_trained(options.out, resolution)
+            continue
         net = train(course, net)
         said(f"wrote {write_trained(options.out, resolution, net)}")
         print("\n".join(report(options.out, resolution, HELD_OUT)))
