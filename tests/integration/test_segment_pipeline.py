@@ -62,7 +62,7 @@ async def test_one_is_computed_while_the_next_is_read_and_the_last_is_written(si
     assert not any(map(psutil.pid_exists, computing | reading))
     for event in series:
         assert await site.stores.results.read(ResultKeys.of(event).stage_record("segment"))
-    assert list(site.scratch.root.iterdir()) == []
+    assert list(site.scratch.root.iterdir()) == []  # not even the temporary files of the children, which were killed
 
 
 async def test_without_series_ahead_one_child_does_all(site, transport):
@@ -104,6 +104,16 @@ async def test_the_next_volume_is_tried_where_the_model_refuses_the_first(site, 
         assert await ends.until(1) == [("job-a", "done")]
     assert {"prepared-0", "prepared-1"} <= site.marks("a")
     assert "finishing" not in site.marks("a")
+
+
+async def test_what_another_attempt_would_not_change_is_not_tried_again(site, transport):
+    """The model itself gave up on the volume: a dead letter with its reason at once."""
+    series = await site.series("a")
+    site.say("a", "break")
+    async with segmenting(site, transport, segment_device="cpu") as ends:
+        await announce(transport, series)
+        assert await ends.until(1) == [("job-a", "rejected")]
+    assert ends.reasons == ["the model gave no numbers"]
 
 
 ACCIDENTS = {

@@ -10,11 +10,13 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from voxelmill_segment.labels import LUNG_LEFT
+from voxelmill_segment.segmenter import ModelRefusedError
 from voxelmill_segment.task import Admission, Completion, Computed, Preparation, Prepared, StoredVolume
 from voxelmill_shared.work import NotApplicableError, OutputFile, Progress, WorkResult
 
@@ -60,6 +62,9 @@ def compute(request: Computation, report: Report) -> Computed:
     folder = request.volume.voxels.parent
     note(folder, "computing")
     word = (folder / "word").read_text() if (folder / "word").exists() else "wait"
+    os.close(tempfile.mkstemp()[0])  # as libraries do, and a child that is killed in the end cannot remove it
+    if word == "break":
+        raise ModelRefusedError("the model gave no numbers")
     if word == "refuse":
         raise NotApplicableError(f"no meaning for {request.volume.shape[2]} columns")
     accidents = {

@@ -85,10 +85,13 @@ print([name for name in ("torch", "nnunetv2", "totalsegmentator") if name in sys
 
 
 def test_asking_needs_no_torch() -> None:
-    """Tables are read in milliseconds; torch takes seconds and hundreds of megabytes."""
+    """Tables are read in milliseconds; torch takes seconds and hundreds of megabytes.
+
+    The errors too: they are read in the service's own process, which holds the broker's heartbeat.
+    """
     code = """
 import sys
-from voxelmill_segment.totalsegmentator import tasks
+from voxelmill_segment.totalsegmentator import errors, tasks
 from voxelmill_shared.plan import Plan
 tasks.resolve(Plan(), "CT")
 print([name for name in ("torch", "nnunetv2", "nibabel", "numpy", "requests") if name in sys.modules])

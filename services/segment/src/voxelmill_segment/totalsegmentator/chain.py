@@ -3,8 +3,8 @@
 The package writes the volume and each answer to files and hands them to processes; here every step takes the last
 one's array. The canonical orientation is a view, the volume is never copied as float64, the labels grow by look-ups
 along each axis, and where to crop to is read from the rough answer on its own coarse grid. The arithmetic is the
-package's own, so are the labels (`tests/e2e/test_totalsegmentator_agreement.py`); nibabel does the geometry there, so
-it does here.
+package's own, so are the labels (`tests/integration/test_totalsegmentator_agreement.py`); nibabel does the geometry
+there, so it does here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A data set is put together in a folder of its own under `.incoming`, checked and recorded there, and renamed into its
 place as the last step. Two imports at once do not disturb each other; what a killed one left is removed by the next.
 
-A checkpoint is a pickle that nnU-Net loads as such: importing weights is trusting whoever made them.
+A checkpoint is a pickle, of which nothing but numbers is loaded (`predictor`): code in it is not run, here or there.
 """
 
 from __future__ import annotations
