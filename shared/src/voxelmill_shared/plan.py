@@ -98,6 +98,9 @@ class Plan(BaseModel):
         A model's task by its name, `lung_vessels`. Empty: the model's usual one, chosen by organ and modality.
     resolution
         The working grid. None: `fast` where the quality is fast, else `normal`.
+    max_error_mm
+        How far a mesh may be from the smoothed boundary of its voxels, in millimetres; fewer triangles are taken away
+        than `reduction_percent` where they would take it further. None: no bound.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -111,6 +114,7 @@ class Plan(BaseModel):
     formats: tuple[MeshFormat, ...] = (MeshFormat.STL, MeshFormat.PLY, MeshFormat.OBJ, MeshFormat.GLB)
     task: str = Field(default="", pattern=TASK_PATTERN)
     resolution: Resolution | None = None
+    max_error_mm: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
 
     @property
     def subject(self) -> str:
@@ -133,5 +137,5 @@ class Plan(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-_ADDED_LATER = ("task", "resolution")
+_ADDED_LATER = ("task", "resolution", "max_error_mm")
 """Fields of the plan that the first release did not have."""

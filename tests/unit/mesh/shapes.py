@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import trimesh
 
+from voxelmill_mesh.clusters import merge_blocks
+from voxelmill_mesh.complexes import make_complex
 from voxelmill_mesh.decimation import decimate
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.smoothing import smooth
-from voxelmill_mesh.surface import Mesh, index_sides, label_surface, to_patient
+from voxelmill_mesh.surface import Mesh, index_sides, label_surface
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from voxelmill_mesh.complexes import Complex
 
 IDENTITY = np.eye(4)
 
@@ -33,23 +37,48 @@ def ellipsoid(radii: tuple[float, float, float], margin: int = 2) -> NDArray[np.
     return (sum((grid / radius) ** 2 for grid, radius in zip(grids, radii, strict=True)) <= 1).astype(np.uint8)
 
 
+def with_margin(labels: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+    """Return a label map with the margin that a surface net wants."""
+    return np.pad(labels, 1)
+
+
+def complex_of(
+    labels: NDArray[np.unsignedinteger], matrix: NDArray[np.float64] = IDENTITY, iterations: int = 9, coarse: bool = False
+) -> Complex:
+    """Return the complex of all labels, not decimated; `coarse` merges vertices in blocks first."""
+    padded = with_margin(labels)
+    net = surface_net(padded)
+    merged, count = np.arange(len(net.vertices), dtype=np.int32), len(net.vertices)
+    if coarse:
+        merged, count = merge_blocks(padded, net, np.ones(int(labels.max()) + 1, bool))
+    return make_complex(smooth(net, iterations), net, merged, count, matrix)
+
+
+def surfaces_of(whole: Complex, label_count: int) -> dict[int, Mesh]:
+    """Return the mesh of each label of a complex."""
+    sides = index_sides(whole.sides, label_count)
+    vertices = (whole.vertices + whole.origin).astype(np.float32)
+    return {
+        label: label_surface(vertices, whole.faces, sides.faces_of(label), 0.001)
+        for label in range(1, label_count)
+        if len(sides.faces_of(label))
+    }
+
+
 def meshes_of(
     labels: NDArray[np.unsignedinteger],
     matrix: NDArray[np.float64] = IDENTITY,
-    iterations: int = 16,
+    iterations: int = 9,
     reduction: float = 0.0,
+    coarse: bool = False,
 ) -> dict[int, Mesh]:
-    """Return the mesh of each label that has voxels."""
-    net = surface_net(labels)
-    vertices = to_patient(smooth(net, iterations), matrix)
-    sides = index_sides(net, int(labels.max()) + 1)
-    meshes = {}
-    for label in range(1, int(labels.max()) + 1):
-        quads = sides.quads_of(label)
-        if len(quads):
-            mesh = label_surface(vertices, net, quads, matrix)
-            meshes[label] = decimate(mesh, round(len(mesh.faces) * (1 - reduction)))
-    return meshes
+    """Return the mesh of each label that has voxels, its volume not mended."""
+    whole = complex_of(labels, matrix, iterations, coarse)
+    count = int(labels.max()) + 1
+    if reduction:
+        targets = np.bincount(whole.sides.reshape(-1), minlength=count) * (1 - reduction)
+        whole, _ = decimate(whole, np.round(targets).astype(np.int64), 1.0)
+    return surfaces_of(whole, count)
 
 
 def as_trimesh(mesh: Mesh, *, merge: bool = False) -> trimesh.Trimesh:

@@ -68,8 +68,11 @@ def test_diagonal_voxels_become_two_solids() -> None:
     arrays.arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3), elements=st.integers(0, 3)),
     st.sampled_from([0, 8]),
     st.sampled_from([0.0, 0.9]),
+    st.booleans(),
 )
-def test_noise_gives_closed_manifolds(labels: NDArray[np.uint8], iterations: int, reduction: float) -> None:
+def test_noise_gives_closed_manifolds(
+    labels: NDArray[np.uint8], iterations: int, reduction: float, coarse: bool
+) -> None:
     """Random labels, the worst there is, give a closed manifold for each label, decimated or not."""
-    for mesh in meshes_of(labels, iterations=iterations, reduction=reduction).values():
+    for mesh in meshes_of(labels, iterations=iterations, reduction=reduction, coarse=coarse).values():
         assert_closed_manifold(mesh, merge=False)

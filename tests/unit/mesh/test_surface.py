@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unit.mesh.shapes import IDENTITY, affine, as_trimesh, assert_closed_manifold, ellipsoid, meshes_of
+from unit.mesh.shapes import IDENTITY, affine, as_trimesh, assert_closed_manifold, ellipsoid, meshes_of, with_margin
+from voxelmill_mesh.complexes import transform
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.smoothing import smooth
-from voxelmill_mesh.surface import index_sides, to_patient
+from voxelmill_mesh.surface import index_sides
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def test_neighbours_share_their_boundary_without_a_gap() -> None:
         return {triangle.tobytes() for triangle in np.ascontiguousarray(turned)}
 
     shared = oriented(corners[1][:, ::-1]) & oriented(corners[2])
-    net = surface_net(labels)
+    net = surface_net(with_margin(labels))
     between = int(((net.sides == (1, 2)) | (net.sides == (2, 1))).all(axis=1).sum())
     assert between > 100
     assert len(shared) == 2 * between
@@ -94,7 +95,7 @@ def test_neighbours_share_their_boundary_without_a_gap() -> None:
 def test_smoothing_keeps_each_vertex_in_its_cell() -> None:
     """No vertex leaves the cell between eight voxel centres, and where three labels meet the curve stays closed."""
     rng = np.random.default_rng(7)
-    net = surface_net(rng.integers(0, 4, (9, 10, 11)).astype(np.uint8))
+    net = surface_net(with_margin(rng.integers(0, 4, (9, 10, 11)).astype(np.uint8)))
     moved = smooth(net, 30)
     assert np.abs(moved - net.vertices).max() <= 0.4901
     assert np.abs(moved - net.vertices).max() > 0.1
@@ -102,7 +103,7 @@ def test_smoothing_keeps_each_vertex_in_its_cell() -> None:
 
 def test_smoothing_is_the_same_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result does not depend on how the vertices are dealt out."""
-    net = surface_net(ellipsoid((8, 9, 10)))
+    net = surface_net(with_margin(ellipsoid((8, 9, 10))))
     monkeypatch.setattr("voxelmill_mesh.smoothing.WORKERS", 1)
     alone = smooth(net, 5)
     monkeypatch.setattr("voxelmill_mesh.smoothing.WORKERS", 7)
@@ -122,13 +123,13 @@ def test_a_label_without_voxels_has_no_quads() -> None:
     """Label 2 of 1 to 3 is missing: its list of quads is empty and the others' are whole."""
     labels = ellipsoid((4, 4, 4)) * 3
     labels[0, 0, 0] = 1
-    sides = index_sides(surface_net(labels), 4)
-    assert len(sides.quads_of(2)) == 0
-    assert len(sides.quads_of(1)) == 6
+    sides = index_sides(surface_net(with_margin(labels)).sides, 4)
+    assert len(sides.faces_of(2)) == 0
+    assert len(sides.faces_of(1)) == 6
 
 
 def test_positions_follow_the_affine() -> None:
     """(column, row, slice) times the affine, in that order."""
     matrix = affine((2, 0, 0), (0, 3, 0), (0, 1, 5), origin=(10, 20, 30))
-    points = to_patient(np.array([[1, 2, 3]], np.float32), matrix)
+    points = transform(np.array([[1, 2, 3]], np.float32), matrix, np.zeros(3))
     np.testing.assert_allclose(points, [[12, 29, 45]])

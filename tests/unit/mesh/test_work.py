@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from unit.mesh.shapes import ellipsoid
-from voxelmill_mesh.label_map import count_voxels, labels_at_border, read_label_map, renumber
+from voxelmill_mesh.label_map import read_label_map, renumber, survey
 from voxelmill_mesh.task import MeshTask
 from voxelmill_mesh.work import mesh_labels
 from voxelmill_shared.child import Child, Limits
@@ -221,12 +221,16 @@ def test_a_label_map_is_told_by_its_content(tmp_path: Path) -> None:
 def test_cutting_to_the_labels_moves_the_origin(tmp_path: Path) -> None:
     """The voxels that are kept stay where they are in the patient, and get the numbers 1, 2, ..."""
     read = read_label_map(write_nifti(labels(), tmp_path / "l.nii.gz"))
-    cut = renumber(read, [4])
-    assert cut.labels.shape == (5, 6, 6)
-    assert (cut.labels == 1).all()
+    found = survey(read.labels)
+    cut = renumber(read, [4], (slice(25, 30), slice(30, 36), slice(4, 10)))
+    assert cut.labels.shape == (7, 8, 8)
+    assert (cut.labels[1:-1, 1:-1, 1:-1] == 1).all()
+    assert cut.labels.sum() == 5 * 6 * 6
     np.testing.assert_allclose(cut.affine @ [0, 0, 0, 1], read.affine @ [4, 30, 25, 1])
-    assert count_voxels(read.labels) == {1: int((labels() == 1).sum()), 4: 5 * 6 * 6}
-    assert labels_at_border(read.labels) == {4}
+    assert found.voxels == {1: int((labels() == 1).sum()), 4: 5 * 6 * 6}
+    assert found.at_border == {4}
+    assert (labels()[found.box] > 0).sum() == (labels() > 0).sum()
+    assert all((np.take(labels()[found.box], end, axis) > 0).any() for axis in range(3) for end in (0, -1))
 
 
 @pytest.mark.data

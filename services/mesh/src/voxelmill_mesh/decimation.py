@@ -1,9 +1,13 @@
-"""Decimation by edge collapses that never break a manifold.
+"""Decimation of all labels at once, by edge collapses on the complex that they share.
+
+An edge between two labels collapses for both, so no gap opens between neighbours. A collapse is refused if it would
+fold a face over, make a sliver, or change the topology (the link condition for complexes whose sheets meet in curves):
+every label stays closed, no part of it is lost, corners where labels meet stay where they are and curves go along
+themselves.
 
 Collapses are done in passes, cheapest first by the quadric error: each pass takes the cheapest part of the edges, and
-none whose cost a collapse of the same pass has changed for the worse. A collapse is refused if it would fold a face
-over, make a sliver, or change the topology (the link condition of Dey et al.): a closed manifold stays one, and no part
-of it is ever lost.
+none whose cost a collapse of the same pass has changed for the worse. A label that has come down to its number of
+triangles takes no part any more.
 
 Sources: M. Garland, P. S. Heckbert, "Surface simplification using quadric error metrics" (SIGGRAPH 1997); T. K. Dey,
 H. Edelsbrunner, S. Guha, D. V. Nekhayev, "Topology preserving edge contraction" (Publ. Inst. Math. 66, 1999).
@@ -16,131 +20,121 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.compiled import compiled
-from voxelmill_mesh.manifold import following, pair_half_edges, preceding
-from voxelmill_mesh.quadrics import optimum, vertex_quadrics
-from voxelmill_mesh.surface import Mesh
+from voxelmill_mesh.collapse_rules import far_from_star, keeps_topology, spoils
+from voxelmill_mesh.complexes import CORNER, DISC, Complex, corners_of, link_corners, others
+from voxelmill_mesh.quadrics import error_at, optimum, weight_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from voxelmill_mesh.compiled import Array
 
 PASS_SHARE = 0.4
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
-FOLD_COSINE = 0.5
-"""How far a face may turn in one collapse: by the arc cosine of this, 60 degrees."""
-
-SLIVER = 0.1
-"""Twice a face's area over the square of its longest edge (0.87 if equilateral): no face gets worse than this, unless
-it was, and then it must get better."""
+@compiled
+def _place(u: int, v: int, vertices: Array, kinds: Array, quadrics: Array) -> tuple[float, float, float, float]:
+    """Return where the vertex of two goes, and at what cost; a vertex goes into one of a higher kind, not beside it."""
+    if kinds[u] == kinds[v]:
+        if kinds[u] == CORNER:
+            return 0.0, 0.0, 0.0, np.inf
+        return optimum(quadrics[u], quadrics[v])  # type: ignore[no-any-return]  # compiled: mypy sees Any
+    stays = u if kinds[u] > kinds[v] else v
+    x, y, z = vertices[stays, 0], vertices[stays, 1], vertices[stays, 2]
+    return x, y, z, error_at(quadrics[u], quadrics[v], x, y, z)
 
 
 @compiled
-def _cheapest(u: int, start: int, corners: Array, twin: Array, quadrics: Array) -> tuple[int, float]:
+def _cheapest(
+    u: int, heads: Array, ring: Array, corners: Array, vertices: Array, kinds: Array, quadrics: Array, refused: int
+) -> tuple[int, float]:
     """Return the neighbour with a higher number to which the edge from u is cheapest, and its cost."""
     best = -1
     least = np.inf
-    h = start
+    c = heads[u]
     while True:
-        v = corners[following(h)]
-        if v > u:
-            cost = optimum(quadrics[u], quadrics[v])[3]
+        p, q = others(c, corners)
+        if p > u and p != refused:
+            cost = _place(u, p, vertices, kinds, quadrics)[3]
             if cost < least:
                 least = cost
-                best = v
-        h = twin[preceding(h)]
-        if h == start:
+                best = p
+        if kinds[u] != DISC and q > u and q != refused:  # around a disc each neighbour is the first of one face
+            cost = _place(u, q, vertices, kinds, quadrics)[3]
+            if cost < least:
+                least = cost
+                best = q
+        c = ring[c]
+        if c == heads[u]:
             return best, least
 
 
 @compiled
-def _spoils(
-    u: int, v: int, start: int, corners: Array, twin: Array, vertices: Array, x: float, y: float, z: float
+def _may_lose(
+    u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array, targets: Array
 ) -> bool:
-    """Tell whether moving u to (x, y, z) folds a face around u, or makes a sliver; faces with v will be gone."""
-    h = start
+    """Tell whether all labels around an edge have more triangles than they shall keep."""
+    c = heads[u]
     while True:
-        p = corners[following(h)]
-        q = corners[preceding(h)]
-        if v not in (p, q):
-            px, py, pz = vertices[p, 0], vertices[p, 1], vertices[p, 2]
-            qx, qy, qz = vertices[q, 0], vertices[q, 1], vertices[q, 2]
-            ex, ey, ez = qx - px, qy - py, qz - pz
-            ox, oy, oz = vertices[u, 0] - px, vertices[u, 1] - py, vertices[u, 2] - pz
-            wx, wy, wz = x - px, y - py, z - pz
-            onx, ony, onz = ey * oz - ez * oy, ez * ox - ex * oz, ex * oy - ey * ox
-            nnx, nny, nnz = ey * wz - ez * wy, ez * wx - ex * wz, ex * wy - ey * wx
-            turn = onx * nnx + ony * nny + onz * nnz
-            old_area = onx * onx + ony * ony + onz * onz  # squared, twice the area: no root is needed
-            new_area = nnx * nnx + nny * nny + nnz * nnz
-            if turn < 0 or turn * turn < FOLD_COSINE * FOLD_COSINE * old_area * new_area:
-                return True
-            edge = ex * ex + ey * ey + ez * ez
-            longest = max(edge, wx * wx + wy * wy + wz * wz, (x - qx) ** 2 + (y - qy) ** 2 + (z - qz) ** 2)
-            if new_area <= SLIVER * SLIVER * longest * longest:
-                was = max(
-                    edge,
-                    ox * ox + oy * oy + oz * oz,
-                    (vertices[u, 0] - qx) ** 2 + (vertices[u, 1] - qy) ** 2 + (vertices[u, 2] - qz) ** 2,
-                )
-                if new_area * was * was <= old_area * longest * longest:
-                    return True
-        h = twin[preceding(h)]
-        if h == start:
-            return False
+        if v in others(c, corners):
+            f = c >> 2
+            for side in range(2):
+                label = sides[f, side]
+                if label and counts[label] <= targets[label]:
+                    return False
+        c = ring[c]
+        if c == heads[u]:
+            return True
 
 
 @compiled
-def _keeps_topology(h: int, corners: Array, twin: Array, stamps: Array, stamp: int) -> bool:
-    """Tell whether the ends of an edge have just the two neighbours in common that face it."""
-    walker = h
-    while True:
-        stamps[corners[following(walker)]] = stamp
-        walker = twin[preceding(walker)]
-        if walker == h:
-            break
-    common = 0
-    start = twin[h]
-    walker = start
-    while True:
-        if stamps[corners[following(walker)]] == stamp:
-            common += 1
-        walker = twin[preceding(walker)]
-        if walker == start:
-            break
-    if common != 2:
-        return False
-    # A facing vertex with three faces would be left with two, back to back.
-    for opposite in (preceding(h), preceding(start)):
-        walker = opposite
-        for _ in range(3):
-            walker = twin[preceding(walker)]
-        if walker == opposite:
-            return False
-    return True
+def _unlink(c: int, heads: Array, ring: Array, corners: Array) -> None:
+    """Take a corner out of the ring of its vertex."""
+    before = c
+    while ring[before] != c:
+        before = ring[before]
+    ring[before] = ring[c]
+    if heads[corners[c]] == c:
+        heads[corners[c]] = before
 
 
 @compiled
-def _collapse(h: int, corners: Array, twin: Array, edges: Array) -> None:
-    """Merge the start u of half-edge h into its end v and take the two faces of the edge away."""
-    g = twin[h]
-    v = corners[g]
-    u = corners[h]
-    walker = h
-    while True:
-        corners[walker] = v
-        walker = twin[preceding(walker)]
-        if walker == h:
-            break
-    a, b = twin[following(h)], twin[preceding(h)]
-    c, d = twin[following(g)], twin[preceding(g)]
-    twin[a], twin[b] = b, a
-    twin[c], twin[d] = d, c
-    edges[u] = -1
-    edges[v] = b
-    edges[corners[a]] = a
-    edges[corners[c]] = c
-    for face in (h // 3, g // 3):
-        corners[3 * face] = -1
+def _collapse(u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array) -> None:
+    """Let u go into v and take the faces of their edge away; their labels' counts go down."""
+    first = -1
+    last = -1
+    for old in (v, u):
+        c = heads[old]
+        start = c
+        while True:
+            after = ring[c]
+            p, q = others(c, corners)
+            other = u if old == v else v
+            if other in (p, q):
+                if old == u:  # seen from v before: v's corner is no longer in use
+                    base = c & ~3
+                    for k in range(3):
+                        if corners[base + k] not in (u, v):
+                            _unlink(base + k, heads, ring, corners)
+                    for side in range(2):
+                        counts[sides[c >> 2, side]] -= 1
+                    corners[base] = -1
+            else:
+                if first < 0:
+                    first = c
+                else:
+                    ring[last] = c
+                last = c
+                if old == u:
+                    corners[c] = v
+            c = after
+            if c == start:
+                break
+    ring[last] = first
+    heads[v] = first
+    heads[u] = -1
 
 
 @compiled
@@ -163,198 +157,249 @@ def _threshold(costs: Array, alive: Array, wanted: int) -> float:
 
 
 @compiled
+def _is_open(
+    u: int, heads: Array, ring: Array, corners: Array, kinds: Array, sides: Array, counts: Array, targets: Array
+) -> bool:
+    """Tell whether a vertex can still go: between labels that both have more triangles than they shall keep."""
+    c = heads[u]
+    while True:
+        first, second = sides[c >> 2, 0], sides[c >> 2, 1]
+        if (not first or counts[first] > targets[first]) and counts[second] > targets[second]:
+            return True
+        c = ring[c]
+        if kinds[u] == DISC or c == heads[u]:
+            return False
+
+
+@compiled
 def _refresh(
-    alive: Array, stale: Array, costs: Array, best: Array, edges: Array, corners: Array, twin: Array, quadrics: Array
+    alive: Array,
+    stale: Array,
+    costs: Array,
+    best: Array,
+    refused: Array,
+    heads: Array,
+    ring: Array,
+    corners: Array,
+    vertices: Array,
+    kinds: Array,
+    quadrics: Array,
+    sides: Array,
+    counts: Array,
+    targets: Array,
 ) -> int:
-    """Move the vertices that are left to the front of `alive`, see to their costs, and return how many there are."""
+    """Move the vertices that can still go to the front of `alive`, see to their costs, and return how many they are."""
     survivors = 0
     for i in range(alive.size):
         u = alive[i]
-        if edges[u] < 0:
+        if heads[u] < 0 or not _is_open(u, heads, ring, corners, kinds, sides, counts, targets):
             continue
         alive[survivors] = u
         survivors += 1
         if stale[u]:
-            best[u], costs[u] = _cheapest(u, edges[u], corners, twin, quadrics)
+            best[u], costs[u] = _cheapest(u, heads, ring, corners, vertices, kinds, quadrics, refused[u])
             stale[u] = False
     return survivors
 
 
 @compiled
-def _try_collapse(
-    h: int,
-    vertices: Array,
-    quadrics: Array,
-    box: Array,
-    corners: Array,
-    twin: Array,
-    edges: Array,
-    stamps: Array,
-    stamp: int,
-) -> bool:
-    """Collapse a half-edge if shape and topology allow it."""
-    u = corners[h]
-    v = corners[following(h)]
-    x, y, z, _ = optimum(quadrics[u], quadrics[v])
-    x = min(max(x, box[0, 0]), box[1, 0])
-    y = min(max(y, box[0, 1]), box[1, 1])
-    z = min(max(z, box[0, 2]), box[1, 2])
-    if (
-        not _keeps_topology(h, corners, twin, stamps, stamp)
-        or _spoils(u, v, h, corners, twin, vertices, x, y, z)
-        or _spoils(v, u, twin[h], corners, twin, vertices, x, y, z)
-    ):
-        return False
-    _collapse(h, corners, twin, edges)
-    vertices[v, 0], vertices[v, 1], vertices[v, 2] = x, y, z
-    for k in range(10):
-        quadrics[v, k] += quadrics[u, k]
-    return True
-
-
-@compiled
-def _half_edge(start: int, v: int, corners: Array, twin: Array) -> int:
-    """Return the half-edge to v among those that start at the same vertex as `start`."""
-    h = start
-    while corners[following(h)] != v:
-        h = twin[preceding(h)]
-    return h
-
-
-@compiled
 def _update_around(
-    u: int, v: int, edges: Array, corners: Array, twin: Array, quadrics: Array, costs: Array, best: Array, stale: Array
+    u: int,
+    v: int,
+    heads: Array,
+    ring: Array,
+    corners: Array,
+    vertices: Array,
+    kinds: Array,
+    quadrics: Array,
+    costs: Array,
+    best: Array,
+    stale: Array,
+    refused: Array,
 ) -> None:
     """See to the costs around v, into which u went: v's own waits for the next pass, a neighbour's only if it must."""
     stale[v] = True
-    start = edges[v]
-    h = start
+    refused[v] = -1
+    c = heads[v]
     while True:
-        w = corners[following(h)]
-        if best[w] == u or best[w] == v or costs[w] == np.inf:
-            stale[w] = True
-        elif w < v and not stale[w]:
-            cost = np.float32(optimum(quadrics[w], quadrics[v])[3])
-            if cost < costs[w]:
-                costs[w] = cost
-                best[w] = v
-        h = twin[preceding(h)]
-        if h == start:
+        p, q = others(c, corners)
+        for w in (p, q):
+            if kinds[v] == DISC and w == q:
+                continue
+            if best[w] == u or best[w] == v or costs[w] == np.inf:
+                stale[w] = True
+                refused[w] = -1
+            elif w < v and not stale[w]:
+                cost = np.float32(_place(w, v, vertices, kinds, quadrics)[3])
+                if cost < costs[w]:
+                    costs[w] = cost
+                    best[w] = v
+        c = ring[c]
+        if c == heads[v]:
             break
 
 
 @compiled
-def _reduce(vertices: Array, corners: Array, twin: Array, quadrics: Array, box: Array, target: int) -> int:
-    """Collapse edges in place until `target` faces are left or none can go; return how many are left."""
-    vertex_count = vertices.shape[0]
-    edges = np.empty(vertex_count, np.int32)  # a half-edge that starts at the vertex; -1 once it is gone
-    for h in range(corners.size):
-        edges[corners[h]] = h
-    costs = np.empty(vertex_count, np.float32)
-    best = np.empty(vertex_count, np.int32)
-    stale = np.ones(vertex_count, np.bool_)
-    stamps = np.zeros(vertex_count, np.int32)
-    stamp = 0
-    alive = np.arange(vertex_count).astype(np.int32)
-    face_count = corners.size // 3
-    while face_count > target:
-        alive = alive[: _refresh(alive, stale, costs, best, edges, corners, twin, quadrics)]
-        needed = (face_count - target + 1) // 2
-        limit = _threshold(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
-        candidates = 0
-        for i in range(alive.size):
-            u = alive[i]
-            # What is stale has had a collapse beside it in this pass and waits for the next.
-            if stale[u] or not costs[u] <= limit or costs[u] == np.inf:
-                continue
-            candidates += 1
-            v = best[u]
-            if stale[v]:
-                continue
-            h = _half_edge(edges[u], v, corners, twin)
-            stamp += 1
-            if not _try_collapse(h, vertices, quadrics, box, corners, twin, edges, stamps, stamp):
-                costs[u] = np.inf  # until something around it changes
-                continue
-            _update_around(u, v, edges, corners, twin, quadrics, costs, best, stale)
-            face_count -= 2
-            if face_count <= target:
-                break
-        if candidates == 0:
-            break  # every edge that is left is needed for the shape or the topology
-    return face_count
-
-
-@compiled
-def _survivors(corners: Array, vertex_count: int, face_count: int) -> tuple[Array, Array]:
-    """Return the faces that are left and the vertices that they use, in the order in which they use them."""
-    kept = np.empty(face_count, np.int32)
-    seen = np.zeros(vertex_count, np.bool_)
-    used = np.empty(vertex_count, np.int32)
-    count = 0
-    face = 0
-    for f in range(corners.size // 3):
-        if corners[3 * f] < 0:
+def _pass(
+    alive: Array,
+    limit: float,
+    vertices: Array,
+    corners: Array,
+    sides: Array,
+    kinds: Array,
+    quadrics: Array,
+    heads: Array,
+    ring: Array,
+    costs: Array,
+    best: Array,
+    stale: Array,
+    refused: Array,
+    stamps: Array,
+    stamp: int,
+    counts: Array,
+    targets: Array,
+    errors: Array,
+    bound: float,
+    heirs: Array,
+    blur: float,
+) -> tuple[int, int]:
+    """Collapse what costs no more than `limit`; return how many collapses were tried, and the last stamp."""
+    tried = 0
+    place = np.empty(3)
+    for i in range(alive.size):
+        u = alive[i]
+        # What is stale has had a collapse beside it in this pass and waits for the next.
+        if heads[u] < 0 or stale[u] or not costs[u] <= limit or costs[u] == np.inf:
             continue
-        kept[face] = f
-        face += 1
-        for k in range(3):
-            v = corners[3 * f + k]
-            if not seen[v]:
-                seen[v] = True
-                used[count] = v
-                count += 1
-    return kept, used[:count].copy()
+        v = best[u]
+        if not _may_lose(u, v, heads, ring, corners, sides, counts, targets):
+            costs[u] = np.inf
+            continue
+        tried += 1
+        if stale[v]:
+            continue
+        gone, stays = (u, v) if kinds[u] <= kinds[v] else (v, u)
+        x, y, z, cost = _place(u, v, vertices, kinds, quadrics)
+        place[0], place[1], place[2] = x, y, z
+        stamp += 2
+        error = 0.0
+        if bound < np.inf:
+            error = max(
+                errors[gone] + far_from_star(vertices[gone], gone, stays, heads, ring, corners, vertices, place),
+                errors[stays] + far_from_star(vertices[stays], gone, stays, heads, ring, corners, vertices, place),
+            )
+        if (
+            error > bound
+            or cost > blur * blur * (weight_of(quadrics[u]) + weight_of(quadrics[v]))
+            or not keeps_topology(gone, stays, heads, ring, corners, kinds, stamps, stamp)
+            or spoils(gone, stays, heads, ring, corners, vertices, x, y, z)
+            or (kinds[gone] == kinds[stays] and spoils(stays, gone, heads, ring, corners, vertices, x, y, z))
+        ):
+            if refused[u] < 0:
+                refused[u] = v  # its next best edge comes in the next pass
+                stale[u] = True
+            else:
+                costs[u] = np.inf  # until something around it changes
+            continue
+        _collapse(gone, stays, heads, ring, corners, sides, counts)
+        heirs[gone] = stays
+        errors[stays] = error
+        vertices[stays, 0], vertices[stays, 1], vertices[stays, 2] = x, y, z
+        for k in range(10):
+            quadrics[stays, k] += quadrics[gone, k]
+        _update_around(gone, stays, heads, ring, corners, vertices, kinds, quadrics, costs, best, stale, refused)
+    return tried, stamp
 
 
 @compiled
-def _renumber(corners: Array, twin: Array, kept: Array, used: Array, vertex_count: int) -> tuple[Array, Array]:
-    """Return the corners and twins of the faces that are left, in new numbers."""
-    face_numbers = np.empty(corners.size // 3, np.int32)
-    for f in range(kept.size):
-        face_numbers[kept[f]] = f
-    numbers = np.empty(vertex_count, np.int32)
-    for v in range(used.size):
-        numbers[used[v]] = v
-    packed_corners = np.empty(3 * kept.size, np.int32)
-    packed_twin = np.empty(3 * kept.size, np.int32)
-    for f in range(kept.size):
-        for k in range(3):
-            h = 3 * kept[f] + k
-            packed_corners[3 * f + k] = numbers[corners[h]]
-            packed_twin[3 * f + k] = 3 * face_numbers[twin[h] // 3] + twin[h] % 3
-    return packed_corners, packed_twin
+def _excess(counts: Array, targets: Array) -> int:
+    total = 0
+    for label in range(1, counts.size):
+        total += max(0, counts[label] - targets[label])
+    return total
 
 
-def decimate(mesh: Mesh, target: int) -> Mesh:
-    """Return a closed manifold with `target` triangles, or as few more as its shape and topology allow.
+@compiled
+def _resolve(heirs: Array, numbers: Array) -> None:
+    """Replace what each vertex went into by the vertex, in new numbers, that is left there in the end."""
+    for v in range(heirs.size):
+        last = v
+        while heirs[last] >= 0 and heirs[last] != last:
+            last = heirs[last]
+        walker = v
+        while walker != last:
+            after = heirs[walker]
+            heirs[walker] = last
+            walker = after
+        heirs[last] = last
+    for v in range(heirs.size):
+        heirs[v] = numbers[heirs[v]]
 
-    It stays within the bounding box of the mesh.
+
+def decimate(
+    complex_: Complex,
+    targets: NDArray[np.int64],
+    blur: float,
+    bound: float | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> tuple[Complex, NDArray[np.int32]]:
+    """Return a complex in which each label has no more triangles than its target, as far as its topology allows.
 
     Parameters
     ----------
-    mesh
-        A closed manifold (`make_manifold`).
-    target
-        The number of triangles wanted. A mesh that has no more is returned as it is.
+    complex_
+        The boundaries of all labels. It is not changed.
+    targets
+        For each label from 0 on, the number of triangles wanted. That of 0 does not matter.
+    blur
+        How far a vertex may come to lie from the planes of the faces that went into it, millimetres: the root of the
+        mean of the squares, by area. It keeps the tips of thin vessels, whose area is too small to make them dear.
+    bound
+        How far a vertex of the complex may come to lie from the new surface, millimetres; None for as far as it takes.
+    tell
+        Is told after each pass how many labels have reached their target. What it raises ends the work.
+
+    Returns
+    -------
+    Complex
+        What is left.
+    NDArray
+        (n,) int32: the vertex of the new complex that each vertex of the old one went into.
     """
-    if len(mesh.faces) <= target:
-        return mesh
-    origin = (mesh.vertices.min(axis=0).astype(np.float64) + mesh.vertices.max(axis=0)) / 2
-    vertices: Array = (mesh.vertices - origin).astype(np.float64)  # small numbers: the quadrics hold their squares
-    box = np.stack([vertices.min(axis=0), vertices.max(axis=0)])
-    quadrics = vertex_quadrics(vertices, mesh.faces)
-    corners: Array = mesh.faces.reshape(-1).copy()
-    twin: Array = pair_half_edges(mesh.vertices, mesh.faces)
-    face_count = len(mesh.faces)
-    wanted = face_count
-    while wanted > target:
-        # Half of it at a time, then packed: the longer the faces in use lie scattered, the slower they are found.
-        wanted = max(target, face_count // 2)
-        face_count = _reduce(vertices, corners, twin, quadrics, box, wanted)
-        kept, used = _survivors(corners, len(vertices), face_count)
-        corners, twin = _renumber(corners, twin, kept, used, len(vertices))
-        vertices, quadrics = vertices[used], quadrics[used]
-        if face_count > wanted:
-            break  # no more can go
-    return Mesh((vertices + origin).astype(np.float32), corners.reshape(-1, 3))
+    vertices = complex_.vertices.copy()
+    quadrics = complex_.quadrics.copy()
+    corners = corners_of(complex_.faces)
+    kinds, sides = complex_.kinds, complex_.sides
+    counts = np.bincount(sides.reshape(-1), minlength=len(targets)).astype(np.int64)
+    count = len(vertices)
+    heads, ring = link_corners(corners, count)
+    costs = np.empty(count, np.float32)
+    best = np.empty(count, np.int32)
+    stale = np.ones(count, np.bool_)
+    refused = np.full(count, -1, np.int32)
+    heirs = np.full(count, -1, np.int32)
+    errors = np.zeros(count, np.float32)
+    stamps = np.zeros(count, np.int32)
+    stamp = 0
+    alive = np.arange(count, dtype=np.int32)
+    while True:
+        tell(int((counts[1:] <= targets[1:]).sum()))
+        needed = _excess(counts, targets) // 2
+        state = (heads, ring, corners, vertices, kinds, quadrics)
+        survivors = _refresh(alive, stale, costs, best, refused, *state, sides, counts, targets)
+        alive = alive[:survivors]
+        if not needed or not survivors:
+            break
+        limit = _threshold(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
+        parts = (vertices, corners, sides, kinds, quadrics, heads, ring, costs, best, stale, refused, stamps)
+        reach = np.inf if bound is None else bound
+        tried, stamp = _pass(alive, limit, *parts, stamp, counts, targets, errors, reach, heirs, blur)
+        if not tried:
+            break  # every edge that is left is needed for the shape or the topology
+    faces = corners.reshape(-1, 4)[:, :3]
+    kept = faces[:, 0] >= 0
+    used = heads >= 0
+    numbers = np.cumsum(used, dtype=np.int32) - 1
+    _resolve(heirs, numbers)
+    left = Complex(vertices[used], numbers[faces[kept]], sides[kept], kinds[used], quadrics[used], complex_.origin)
+    return left, heirs

@@ -13,6 +13,7 @@ from voxelmill_mesh.task import MeshTask
 from voxelmill_shared.errors import ObjectMissingError, TransientError
 from voxelmill_shared.events import SeriesMeshed, SeriesSegmented, Stage
 from voxelmill_shared.outcome import Done, Outcome, Reject
+from voxelmill_shared.progress import current
 from voxelmill_shared.results import ResultKeys, StageRecord
 from voxelmill_shared.stage import StageResults, read_document
 from voxelmill_shared.work import UnsupportedSeriesError
@@ -75,7 +76,7 @@ class MeshSeries:
                 output=folder / "out",
             )
             clock = time.monotonic()
-            work = await self.children.call(task)
+            work = await self.children.call(task, current())
             seconds = time.monotonic() - clock
             return await self.results.write(keys, work, started, datetime.now(UTC), seconds)
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,8 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.parallel import WORKERS, in_parallel
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from voxelmill_mesh.compiled import Array
 
 _GZIP = b"\x1f\x8b"
 _LARGEST = 65535
@@ -80,38 +85,106 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(labels, affine)
 
 
-def count_voxels(labels: NDArray[np.unsignedinteger]) -> dict[int, int]:
-    """Return how many voxels each label has, background left out; slice by slice, so it needs no copy of the map."""
-    counts = np.zeros(_LARGEST + 1, np.int64)
-    for plane in labels:
-        found = np.bincount(plane.ravel())
-        counts[: len(found)] += found
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts) if label}
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is counted of a label map.
+
+    Attributes
+    ----------
+    voxels
+        How many voxels each label has, background left out.
+    at_border
+        The labels that have a voxel in the first or last slice, row or column: the anatomy leaves the image.
+    box
+        The slices, rows and columns that hold every voxel that is not background.
+    """
+
+    voxels: dict[int, int]
+    at_border: frozenset[int]
+    box: tuple[slice, slice, slice]
 
 
-def labels_at_border(labels: NDArray[np.unsignedinteger]) -> set[int]:
-    """Return the labels that have a voxel in the first or last slice, row or column."""
-    found: set[int] = set()
-    for axis in range(3):
-        for end in (0, -1):
-            found.update(np.unique(np.take(labels, end, axis=axis)).tolist())
-    return found - {0}
+@compiled
+def _survey(labels: Array, first: int, last: int, counts: Array, border: Array, ends: Array) -> None:
+    """Count slices from `first` to before `last`; `ends` are the lowest and highest place of any label, by axis."""
+    slices, rows, columns = labels.shape
+    for z in range(first, last):
+        for y in range(rows):
+            row = labels[z, y]
+            outer = z in (0, slices - 1) or y in (0, rows - 1)
+            border[row[0]] = True
+            border[row[columns - 1]] = True
+            start = 0
+            while start < columns:
+                label = row[start]
+                end = start + 1
+                while end < columns and row[end] == label:
+                    end += 1
+                counts[label] += end - start
+                if label:
+                    if outer:
+                        border[label] = True
+                    ends[0, 0], ends[0, 1] = min(ends[0, 0], z), max(ends[0, 1], z)
+                    ends[1, 0], ends[1, 1] = min(ends[1, 0], y), max(ends[1, 1], y)
+                    ends[2, 0], ends[2, 1] = min(ends[2, 0], start), max(ends[2, 1], end - 1)
+                start = end
 
 
-def renumber(label_map: LabelMap, numbers: Sequence[int]) -> LabelMap:
+def survey(labels: NDArray[np.unsignedinteger]) -> Survey:
+    """Count the voxels of each label, and find where they are, in one pass."""
+    slabs = list(pairwise(np.unique(np.linspace(0, len(labels), WORKERS + 1).astype(np.int64))))
+    highest = int(np.iinfo(labels.dtype).max) + 1
+    counts = np.zeros((len(slabs), highest), np.int64)
+    border = np.zeros((len(slabs), highest), np.bool_)
+    ends = np.empty((len(slabs), 3, 2), np.int64)
+    ends[:] = (max(labels.shape), -1)
+    with in_parallel() as run:
+        run(_survey, ((labels, *slab, *parts) for slab, *parts in zip(slabs, counts, border, ends, strict=True)))
+    total = counts.sum(axis=0)
+    low, high = ends[:, :, 0].min(axis=0), ends[:, :, 1].max(axis=0)
+    first, second, third = (slice(int(min(a, b + 1)), int(b) + 1) for a, b in zip(low, high, strict=True))
+    return Survey(
+        {int(label): int(total[label]) for label in np.flatnonzero(total) if label},
+        frozenset(int(label) for label in np.flatnonzero(border.any(axis=0)) if label),
+        (first, second, third),
+    )
+
+
+@compiled
+def _renumber(labels: Array, table: Array, made: Array, first: int, last: int) -> None:
+    for z in range(first, last):
+        for y in range(labels.shape[1]):
+            for x in range(labels.shape[2]):
+                made[z + 1, y + 1, x + 1] = table[labels[z, y, x]]
+
+
+def renumber(label_map: LabelMap, numbers: Sequence[int], box: tuple[slice, slice, slice] | None = None) -> LabelMap:
     """Return the part of a label map that holds some labels, these as 1, 2, 3 … in their order, all else as 0.
 
-    The result is cut to the voxels that are not 0, and its affine says where it lies.
+    Parameters
+    ----------
+    label_map
+        The label map, without a margin.
+    numbers
+        The labels to keep.
+    box
+        The part that holds them (`Survey.box`); all of the label map if not given.
+
+    Returns
+    -------
+    LabelMap
+        The part, with a margin of one voxel of 0 around it. Its affine's origin is the first voxel within the margin.
     """
+    box = box or (slice(0, label_map.labels.shape[0]), slice(None), slice(None))
     table = np.zeros(np.iinfo(label_map.labels.dtype).max + 1, np.uint8 if len(numbers) < 256 else np.uint16)
     for place, number in enumerate(numbers, start=1):
         if number < len(table):
             table[number] = place
-    labels = table[label_map.labels]
-    planes = [labels.any(axis=(1, 2)), labels.any(axis=(0, 2)), labels.any(axis=(0, 1))]
-    if not planes[0].any():
-        return LabelMap(labels[:0, :0, :0], label_map.affine)
-    bounds = [(int(np.argmax(hit)), len(hit) - int(np.argmax(hit[::-1]))) for hit in planes]
+    labels = label_map.labels[box]
+    made = np.zeros(tuple(size + 2 for size in labels.shape), table.dtype)
+    slabs = pairwise(np.unique(np.linspace(0, len(labels), WORKERS + 1).astype(np.int64)))
+    with in_parallel() as run:
+        run(_renumber, ((labels, table, made, *slab) for slab in slabs))
     affine = label_map.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.array([first for first, _ in reversed(bounds)], np.float64)
-    return LabelMap(labels[tuple(slice(first, last) for first, last in bounds)], affine)
+    affine[:3, 3] += affine[:3, :3] @ np.array([part.start or 0 for part in reversed(box)], np.float64)
+    return LabelMap(made, affine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class MeshMeasures:
         Whether every edge has exactly two faces, which run along it in opposite directions.
     euler_characteristic
         Vertices - edges + faces: 2 for each closed part, less 2 for each handle.
+    centroid_lps_mm
+        The centre of mass of what is enclosed, patient millimetres.
     bounding_box_lps_mm
         Lowest and highest corner, patient millimetres.
     """
@@ -39,6 +41,7 @@ class MeshMeasures:
     area_mm2: float
     watertight: bool
     euler_characteristic: int
+    centroid_lps_mm: tuple[float, ...]
     bounding_box_lps_mm: tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -60,22 +63,26 @@ def measure(mesh: Mesh) -> MeshMeasures:
     low = mesh.vertices.min(axis=0)
     high = mesh.vertices.max(axis=0)
     # About the middle of the box: far from the origin the terms of the sum would be large and cancel.
-    corners = (mesh.vertices - (low.astype(np.float64) + high) / 2)[mesh.faces]
+    middle = (low.astype(np.float64) + high) / 2
+    corners = (mesh.vertices - middle)[mesh.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    volume = np.einsum("ij,ij->", corners[:, 0], normals) / 6
+    cones = np.einsum("ij,ij->i", corners[:, 0], normals) / 6  # from the middle to each face
+    volume = cones.sum()
+    centroid = middle + (cones @ corners.sum(axis=1) / 4 / volume if volume else 0)
     area = np.linalg.norm(normals, axis=1).sum() / 2
     return MeshMeasures(
         triangles=len(mesh.faces),
         vertices=len(mesh.vertices),
-        volume_ml=round(float(volume) / 1000, 4),
+        volume_ml=round(float(volume) / 1000, 6),
         area_mm2=round(float(area), 2),
         watertight=watertight,
         euler_characteristic=len(mesh.vertices) - edges + len(mesh.faces),
+        centroid_lps_mm=_millimetres(centroid),
         bounding_box_lps_mm=(_millimetres(low), _millimetres(high)),
     )
 
 
-def _millimetres(point: NDArray[np.float32]) -> tuple[float, ...]:
+def _millimetres(point: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     return tuple(round(float(value), 3) for value in point)
 
 

@@ -26,35 +26,34 @@ PULL = 1e-3
 
 
 @compiled
-def vertex_quadrics(vertices: Array, faces: Array) -> Array:
-    """Return (n, 10): xx xy xz yy yz zz of the matrix, x y z of the vector, and the constant."""
-    quadrics = np.zeros((vertices.shape[0], 10))
-    for f in range(faces.shape[0]):
-        px, py, pz = vertices[faces[f, 0], 0], vertices[faces[f, 0], 1], vertices[faces[f, 0], 2]
-        ax, ay, az = vertices[faces[f, 1], 0] - px, vertices[faces[f, 1], 1] - py, vertices[faces[f, 1], 2] - pz
-        bx, by, bz = vertices[faces[f, 2], 0] - px, vertices[faces[f, 2], 1] - py, vertices[faces[f, 2], 2] - pz
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        length = np.sqrt(nx * nx + ny * ny + nz * nz)
-        if length == 0.0:
-            continue
-        nx, ny, nz = nx / length, ny / length, nz / length
-        d = -(nx * px + ny * py + nz * pz)
-        weight = length / 6  # a third of the area for each corner
-        for k in range(3):
-            v = faces[f, k]
-            x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
-            quadric = quadrics[v]
-            quadric[0] += weight * (nx * nx + PULL)
-            quadric[1] += weight * nx * ny
-            quadric[2] += weight * nx * nz
-            quadric[3] += weight * (ny * ny + PULL)
-            quadric[4] += weight * ny * nz
-            quadric[5] += weight * (nz * nz + PULL)
-            quadric[6] += weight * (nx * d - PULL * x)
-            quadric[7] += weight * (ny * d - PULL * y)
-            quadric[8] += weight * (nz * d - PULL * z)
-            quadric[9] += weight * (d * d + PULL * (x * x + y * y + z * z))
-    return quadrics
+def add_plane(quadric: Array, nx: float, ny: float, nz: float, d: float, weight: float, place: Array) -> None:
+    """Add a plane (unit normal, offset) and the pull towards a vertex's own place to its quadric.
+
+    A quadric is xx xy xz yy yz zz of the matrix, x y z of the vector, and the constant.
+    """
+    x, y, z = place[0], place[1], place[2]
+    quadric[0] += weight * (nx * nx + PULL)
+    quadric[1] += weight * nx * ny
+    quadric[2] += weight * nx * nz
+    quadric[3] += weight * (ny * ny + PULL)
+    quadric[4] += weight * ny * nz
+    quadric[5] += weight * (nz * nz + PULL)
+    quadric[6] += weight * (nx * d - PULL * x)
+    quadric[7] += weight * (ny * d - PULL * y)
+    quadric[8] += weight * (nz * d - PULL * z)
+    quadric[9] += weight * (d * d + PULL * (x * x + y * y + z * z))
+
+
+@compiled
+def add_line(quadric: Array, dx: float, dy: float, dz: float, place: Array) -> None:
+    """Add to a quadric how far a place is from the line through `place` along (dx, dy, dz), by the length squared."""
+    x, y, z = place[0], place[1], place[2]
+    square = dx * dx + dy * dy + dz * dz
+    xx, xy, xz = square - dx * dx, -dx * dy, -dx * dz
+    yy, yz, zz = square - dy * dy, -dy * dz, square - dz * dz
+    bx, by, bz = -(xx * x + xy * y + xz * z), -(xy * x + yy * y + yz * z), -(xz * x + yz * y + zz * z)
+    for k, value in enumerate((xx, xy, xz, yy, yz, zz, bx, by, bz, -(bx * x + by * y + bz * z))):
+        quadric[k] += value
 
 
 @compiled
@@ -73,3 +72,25 @@ def optimum(first: Array, second: Array) -> tuple[float, float, float, float]:
     y = scale * (cxy * bx + cyy * by + cyz * bz)
     z = scale * (cxz * bx + cyz * by + czz * bz)
     return x, y, z, max(0.0, bx * x + by * y + bz * z + first[9] + second[9])
+
+
+@compiled
+def error_at(first: Array, second: Array, x: float, y: float, z: float) -> float:
+    """Return the error of a place about two quadrics' sum."""
+    xx, xy, xz = first[0] + second[0], first[1] + second[1], first[2] + second[2]
+    yy, yz, zz = first[3] + second[3], first[4] + second[4], first[5] + second[5]
+    bx, by, bz = first[6] + second[6], first[7] + second[7], first[8] + second[8]
+    value = (
+        x * (xx * x + 2 * (xy * y + xz * z + bx))
+        + y * (yy * y + 2 * (yz * z + by))
+        + z * (zz * z + 2 * bz)
+        + first[9]
+        + second[9]
+    )
+    return max(0.0, value)
+
+
+@compiled
+def weight_of(quadric: Array) -> float:
+    """Return the area of the faces in a quadric."""
+    return float((quadric[0] + quadric[3] + quadric[5]) / (1 + 3 * PULL))

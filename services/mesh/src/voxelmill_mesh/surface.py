@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxelmill_mesh.compiled import Array
-    from voxelmill_mesh.nets import SurfaceNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,112 +34,99 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class SideIndex:
-    """Which quadrilaterals of a net bound which label.
+    """Which faces of a complex bound which label.
 
-    `order[offsets[l] : offsets[l + 1]]` are those of label l: the quad's number q where the label is its first side,
-    ~q where it is its second.
+    `order[offsets[l] : offsets[l + 1]]` are those of label l: the face's number f where the label is its first side,
+    ~f where it is its second.
     """
 
     order: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
-    def quads_of(self, label: int) -> NDArray[np.int32]:
-        """Return the quads around a label; none if it has no voxels."""
+    def faces_of(self, label: int) -> NDArray[np.int32]:
+        """Return the faces around a label; none if it has no voxels."""
         return self.order[self.offsets[label] : self.offsets[label + 1]]
 
 
 @compiled
 def _sort_sides(sides: Array, label_count: int) -> tuple[Array, Array]:
     offsets = np.zeros(label_count + 1, np.int64)
-    for q in range(sides.shape[0]):
+    for f in range(sides.shape[0]):
         for side in range(2):
-            if sides[q, side]:
-                offsets[sides[q, side] + 1] += 1
+            if sides[f, side]:
+                offsets[sides[f, side] + 1] += 1
     offsets = np.cumsum(offsets)
     place = offsets.copy()
     order = np.empty(offsets[label_count], np.int32)
-    for q in range(sides.shape[0]):
+    for f in range(sides.shape[0]):
         for side in range(2):
-            label = sides[q, side]
+            label = sides[f, side]
             if label:
-                order[place[label]] = ~q if side else q
+                order[place[label]] = ~f if side else f
                 place[label] += 1
     return order, offsets
 
 
-def index_sides(net: SurfaceNet, label_count: int) -> SideIndex:
-    """Sort the quads of a net by the labels that they bound; labels are 0 (background) to `label_count` - 1."""
-    return SideIndex(*_sort_sides(net.sides, label_count))
+def index_sides(sides: NDArray[np.unsignedinteger], label_count: int) -> SideIndex:
+    """Sort faces by the labels that they bound; labels are 0 (background) to `label_count` - 1.
+
+    Parameters
+    ----------
+    sides
+        (m, 2) the labels on both sides of each face.
+    label_count
+        One more than the highest label.
+    """
+    return SideIndex(*_sort_sides(sides, label_count))
 
 
 @compiled
-def _triangulate(vertices: Array, quads: Array, order: Array, flipped: bool) -> tuple[Array, Array]:
-    local = np.full(vertices.shape[0], -1, np.int32)
-    source = np.empty(min(vertices.shape[0], 4 * order.size), np.int32)
-    faces = np.empty((2 * order.size, 3), np.int32)
-    count = 0
-    corners = np.empty(4, np.int32)
+def _gather(vertices: Array, faces: Array, order: Array) -> tuple[Array, Array]:
+    """Return the vertices and faces of one label, its faces seen from outside, in their order."""
+    own = np.empty((order.size, 3), np.int32)
+    low = faces.shape[0] and np.int64(vertices.shape[0])
+    high = -1
     for i in range(order.size):
-        q = order[i]
-        second = q < 0
+        f = order[i]
+        second = f < 0
         if second:
-            q = ~q
-        for k in range(4):
-            v = quads[q, 3 - k] if second != flipped else quads[q, k]
-            if local[v] < 0:
-                local[v] = count
-                source[count] = v
+            f = ~f
+        own[i, 0] = faces[f, 0]
+        own[i, 1] = faces[f, 2] if second else faces[f, 1]
+        own[i, 2] = faces[f, 1] if second else faces[f, 2]
+        for k in range(3):
+            low = min(low, own[i, k])
+            high = max(high, own[i, k])
+    # A label's vertices lie together, so a table from its first to its last is a small one.
+    local = np.full(max(high - low + 1, 0), -1, np.int32)
+    placed = np.empty((3 * order.size, 3), np.float32)
+    count = 0
+    for i in range(order.size):
+        for k in range(3):
+            v = own[i, k]
+            if local[v - low] < 0:
+                local[v - low] = count
+                for axis in range(3):
+                    placed[count, axis] = vertices[v, axis]
                 count += 1
-            corners[k] = v
-        # The shorter diagonal, chosen from the shared positions: both labels of a boundary choose the same.
-        first_length = np.float32(0)
-        second_length = np.float32(0)
-        for axis in range(3):
-            first_length += (vertices[corners[0], axis] - vertices[corners[2], axis]) ** 2
-            second_length += (vertices[corners[1], axis] - vertices[corners[3], axis]) ** 2
-        # Of equals, the one with the lowest vertex: the other label sees the corners in another order.
-        lowest = 0
-        for k in range(1, 4):
-            if corners[k] < corners[lowest]:
-                lowest = k
-        first_wins = first_length < second_length or (first_length == second_length and lowest % 2 == 0)
-        start = 0 if first_wins else 1
-        a = local[corners[start]]
-        b = local[corners[start + 1]]
-        c = local[corners[start + 2]]
-        d = local[corners[(start + 3) % 4]]
-        faces[2 * i, 0] = a
-        faces[2 * i, 1] = b
-        faces[2 * i, 2] = c
-        faces[2 * i + 1, 0] = a
-        faces[2 * i + 1, 1] = c
-        faces[2 * i + 1, 2] = d
-    return faces, source[:count].copy()
-
-
-def to_patient(indices: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return positions in mm from voxel indices (n, 3) (column, row, slice) and an affine (4, 4)."""
-    return (indices @ affine[:3, :3].T.astype(np.float32) + affine[:3, 3].astype(np.float32)).astype(np.float32)
+            own[i, k] = local[v - low]
+    return placed[:count].copy(), own
 
 
 def label_surface(
-    vertices: NDArray[np.float32], net: SurfaceNet, quads: NDArray[np.int32], affine: NDArray[np.float64]
+    vertices: NDArray[np.float32], faces: NDArray[np.int32], order: NDArray[np.int32], gap: float
 ) -> Mesh:
-    """Return the surface of one label as a closed manifold, not yet decimated.
+    """Return the surface of one label as a closed manifold.
 
     Parameters
     ----------
     vertices
-        (n, 3) float32: the net's vertices, smoothed, in patient millimetres.
-    net
-        The surface net.
-    quads
-        The label's quads, from `SideIndex.quads_of`.
-    affine
-        (4, 4) voxel index (column, row, slice) to millimetres. One that mirrors turns the winding round.
+        (n, 3) float32: the complex's vertices, patient millimetres.
+    faces
+        (m, 3) int32: the complex's faces.
+    order
+        The label's faces, from `SideIndex.faces_of`.
+    gap
+        How far parts of the label that touch at an edge or a corner are moved apart, millimetres.
     """
-    flipped = bool(np.linalg.det(affine[:3, :3]) < 0)
-    faces, source = _triangulate(vertices, net.quads, quads, flipped)
-    # Wide enough that files of float32 (0.06 um at 1 m) keep the parts apart, too narrow to be seen.
-    gap = 0.01 * float(np.linalg.norm(affine[:3, :3], axis=0).min())
-    return Mesh(*make_manifold(vertices[source], faces, gap))
+    return Mesh(*make_manifold(*_gather(vertices, faces, order), gap))

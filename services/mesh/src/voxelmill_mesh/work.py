@@ -6,26 +6,22 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from voxelmill_mesh.decimation import decimate
-from voxelmill_mesh.label_map import LabelMap, count_voxels, labels_at_border, read_label_map, renumber
+import numpy as np
+
+from voxelmill_mesh.label_map import read_label_map, renumber, survey
 from voxelmill_mesh.measurement import measure
-from voxelmill_mesh.nets import surface_net
-from voxelmill_mesh.parallel import in_parallel
-from voxelmill_mesh.quality import MESH_QUALITY, target_triangles
+from voxelmill_mesh.meshing import LabelMesh, make_meshes
 from voxelmill_mesh.render import render
-from voxelmill_mesh.smoothing import smooth
-from voxelmill_mesh.surface import Mesh, index_sides, label_surface, to_patient
 from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
 from voxelmill_mesh.writers.gltf import LPS_TO_SCENE
 from voxelmill_mesh.writers.png import write_png
 from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
-from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
+from voxelmill_shared.work import OutputFile, Progress, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from voxelmill_mesh.task import MeshTask
-    from voxelmill_shared.plan import Plan
     from voxelmill_shared.work import Report
 
 FOLDER = "meshes"
@@ -53,15 +49,16 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     task
         What to mesh.
     report
-        Is told the name of each step when it begins.
+        Is told the name of each step when it begins, and of how many segments it is done.
 
     Returns
     -------
     WorkResult
         Files `meshes/{segment}.stl`, `.ply`, `.obj` with `materials.mtl`, `.mz3`, `scene.glb` with `scene-web.glb`,
         `meshes.json` (the measurements), `meshes.zip` (all of these), and `preview.png`. Measurements: `segments`, by
-        name, what `MeshMeasures` says with `voxel_volume_ml` and
-        `touches_border`; `lps_to_scene`, the transform from patient millimetres to the scene's metres.
+        name, what `MeshMeasures` says with `voxel_volume_ml`, `volume_error_percent` (of the mesh against the voxels),
+        `deviation_mm` (how far the smoothed boundary of the voxels is from the mesh at most) and `touches_border` (the
+        anatomy leaves the image, and the mesh is closed there by its border); `lps_to_scene`, the transform from patient millimetres to the scene's metres.
 
     Raises
     ------
@@ -73,8 +70,8 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     segments = _read_segments(task.segments)
     clock.begin("read")
     label_map = read_label_map(task.label_map)
-    voxels = count_voxels(label_map.labels)
-    at_border = labels_at_border(label_map.labels)
+    found = survey(label_map.labels)
+    voxels = found.voxels
     empty = [segment.name for segment in segments if segment.number not in voxels]
     warnings = [f"no voxels, so no mesh: {_listed(empty)}"] if empty else []
     unknown = sorted(set(voxels) - {segment.number for segment in segments})
@@ -86,21 +83,20 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
         clock.end()
         return WorkResult((), clock.seconds, {"segments": {}, "lps_to_scene": LPS_TO_SCENE}, tuple(warnings))
     voxel_ml = label_map.voxel_ml
-    label_map = renumber(label_map, [segment.number for segment in segments])
-    meshes = _make_meshes(label_map, task.plan, clock)
+    numbers = [segment.number for segment in segments]
+    label_map = renumber(label_map, numbers, found.box)
+    counts = np.array([0, *(voxels[number] for number in numbers)], np.int64)
+    made = make_meshes(label_map, counts, task.plan, clock)
     coloured = [
-        ColouredMesh(segment.name, segment.rgb, opacity_of(segment.name), mesh)
-        for segment, mesh in zip(segments, meshes, strict=True)
+        ColouredMesh(segment.name, segment.rgb, opacity_of(segment.name), each.mesh)
+        for segment, each in zip(segments, made, strict=True)
     ]
+    measurements: dict[str, dict[str, Any]] = {}
     clock.begin("measure")
-    measurements = {
-        segment.name: {
-            **asdict(measure(mesh)),
-            "voxel_volume_ml": round(voxels[segment.number] * voxel_ml, 4),
-            "touches_border": segment.number in at_border,
-        }
-        for segment, mesh in zip(segments, meshes, strict=True)
-    }
+    for segment, each in zip(segments, made, strict=True):
+        volume_ml = voxels[segment.number] * voxel_ml
+        measurements[segment.name] = _measure(each, volume_ml, touches_border=segment.number in found.at_border)
+        clock.tell(Progress("measure", len(measurements), len(segments)))
     warnings += [f"{name}: the mesh is not watertight" for name, each in measurements.items() if not each["watertight"]]
     clock.begin("write")
     measured = {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}
@@ -140,26 +136,16 @@ def _read_segments(described: Sequence[dict[str, Any]]) -> list[_Segment]:
     return sorted(segments, key=lambda segment: segment.number)
 
 
-def _make_meshes(label_map: LabelMap, plan: Plan, clock: StepClock) -> list[Mesh]:
-    """Return the mesh of each label from 1 on."""
-    quality = MESH_QUALITY[plan.quality]
-    label_count = int(label_map.labels.max()) + 1
-    clock.begin("extract")
-    net = surface_net(label_map.labels)
-    sides = index_sides(net, label_count)
-    clock.begin("smooth")
-    vertices = to_patient(smooth(net, quality.smoothing_iterations), label_map.affine)
-
-    def make(label: int) -> Mesh:
-        mesh = label_surface(vertices, net, sides.quads_of(label), label_map.affine)
-        return decimate(mesh, target_triangles(len(mesh.faces), plan.reduction_percent, quality))
-
-    clock.begin("decimate")
-    with in_parallel() as run:
-        # The largest first: whatever is left for the end is short.
-        order = sorted(range(1, label_count), key=lambda label: -len(sides.quads_of(label)))
-        made = dict(zip(order, run(make, ((label,) for label in order)), strict=True))
-    return [made[label] for label in range(1, label_count)]
+def _measure(made: LabelMesh, voxel_volume_ml: float, *, touches_border: bool) -> dict[str, Any]:
+    """Return what is measured on a mesh, beside what is known of its voxels."""
+    measures = measure(made.mesh)
+    return {
+        **asdict(measures),
+        "voxel_volume_ml": round(voxel_volume_ml, 6),
+        "volume_error_percent": round(100 * (measures.volume_ml / voxel_volume_ml - 1), 4),
+        "deviation_mm": round(made.deviation_mm, 3),
+        "touches_border": touches_border,
+    }
 
 
 def _worth_showing(segments: Sequence[ColouredMesh]) -> Sequence[ColouredMesh]:

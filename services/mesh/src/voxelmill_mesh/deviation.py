@@ -1,0 +1,95 @@
+"""How far decimation and the mending of volumes took the surface from the smoothed boundary of the voxels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voxelmill_mesh.collapse_rules import far_from_triangle
+from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.complexes import corners_of, link_corners
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from voxelmill_mesh.compiled import Array
+    from voxelmill_mesh.complexes import Complex
+
+STRIDE = 8
+"""Of so many of the net's vertices one is measured: enough for the largest and the mean, at little cost."""
+
+
+@compiled
+def _nearest(point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array) -> tuple[float, int]:
+    """Return the square of a point's distance from the faces around a vertex, and the nearest of these."""
+    least = np.inf
+    nearest = -1
+    c = heads[v]
+    while True:
+        f = c >> 2
+        square = far_from_triangle(point, vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]])
+        if square < least:
+            least = square
+            nearest = f
+        c = ring[c]
+        if c == heads[v]:
+            return least, nearest
+
+
+@compiled
+def _measure(
+    points: Array,
+    heirs: Array,
+    vertices: Array,
+    faces: Array,
+    heads: Array,
+    ring: Array,
+    sides: Array,
+    largest: Array,
+) -> None:
+    for i in range(points.shape[0]):
+        v = heirs[i]
+        least, nearest = _nearest(points[i], v, vertices, faces, heads, ring)
+        # What a vertex went into may have slid along the surface: go on towards the point while that brings it nearer.
+        while True:
+            closest = np.inf
+            for k in range(3):
+                w = faces[nearest, k]
+                square = 0.0
+                for axis in range(3):
+                    square += (vertices[w, axis] - points[i, axis]) ** 2
+                if square < closest:
+                    closest = square
+                    v = w
+            square, face = _nearest(points[i], v, vertices, faces, heads, ring)
+            if not square < least:
+                break
+            least, nearest = square, face
+        for side in range(2):
+            label = sides[nearest, side]
+            largest[label] = max(largest[label], least)
+
+
+def deviations(
+    points: NDArray[np.float64], heirs: NDArray[np.int32], complex_: Complex, label_count: int
+) -> NDArray[np.float64]:
+    """Return for each label how far a point of its boundary is from its surface at most, millimetres.
+
+    Parameters
+    ----------
+    points
+        (n, 3): vertices of the smoothed net, millimetres from the complex's origin.
+    heirs
+        (n,) the vertex of the complex into which each went. The nearest face is looked for from there, so that what
+        is returned is an upper bound.
+    complex_
+        The boundaries as they are written.
+    label_count
+        One more than the highest label.
+    """
+    heads, ring = link_corners(corners_of(complex_.faces), len(complex_.vertices))
+    largest = np.zeros(label_count)
+    _measure(points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest)
+    root: NDArray[np.float64] = np.sqrt(largest)
+    return root

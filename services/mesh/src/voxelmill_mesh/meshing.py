@@ -1,0 +1,112 @@
+"""From a label map to the meshes of its labels: the steps in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voxelmill_mesh.clusters import merge_blocks
+from voxelmill_mesh.complexes import make_complex, transform
+from voxelmill_mesh.decimation import decimate
+from voxelmill_mesh.deviation import STRIDE, deviations
+from voxelmill_mesh.nets import surface_net
+from voxelmill_mesh.parallel import in_parallel
+from voxelmill_mesh.quality import COARSE_SHARE, MESH_QUALITY, target_triangles
+from voxelmill_mesh.smoothing import smooth
+from voxelmill_mesh.surface import Mesh, index_sides, label_surface
+from voxelmill_mesh.volumes import REACH, mend_volumes
+from voxelmill_shared.work import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from voxelmill_mesh.label_map import LabelMap
+    from voxelmill_shared.plan import Plan
+    from voxelmill_shared.work import StepClock
+
+
+BLUR = 0.25
+"""`decimate`'s bound on the mean error, in parts of the smallest step between voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMesh:
+    """The mesh of one label.
+
+    Attributes
+    ----------
+    mesh
+        Its surface, closed.
+    deviation_mm
+        How far the smoothed boundary of its voxels is from the mesh at most.
+    """
+
+    mesh: Mesh
+    deviation_mm: float
+
+
+def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, clock: StepClock) -> list[LabelMesh]:
+    """Return the mesh of each label from 1 on.
+
+    Parameters
+    ----------
+    label_map
+        Labels 1, 2, 3 …, none of them without voxels, with a margin (`label_map.renumber`).
+    voxels
+        How many voxels each label has, from label 0 on.
+    plan
+        `quality`, `reduction_percent` and `max_error_mm` matter.
+    clock
+        Is told each step, and how many labels are done in it.
+    """
+    label_count = len(voxels)
+    if label_count == 1:
+        return []
+    quality = MESH_QUALITY[plan.quality]
+    affine = label_map.affine
+    spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
+    clock.begin("extract")
+    net = surface_net(label_map.labels)
+    triangles = 2 * np.bincount(net.sides.reshape(-1), minlength=label_count)
+    targets = np.array([target_triangles(int(each), plan.reduction_percent, quality) for each in triangles])
+    clock.begin("smooth")
+    smoothed = smooth(net, quality.smoothing_iterations)
+    clock.begin("decimate")
+    reach, bound = REACH * spacing, None
+    if plan.max_error_mm is not None:
+        reach = min(reach, plan.max_error_mm / 4)
+        bound = plan.max_error_mm - reach
+    decimating = bool((targets[1:] < triangles[1:]).any())
+    free = targets <= COARSE_SHARE * triangles
+    free[0] = True
+    if bound is not None or not free[1:].any():
+        merged, count = np.arange(len(smoothed), dtype=np.int32), len(smoothed)
+    else:
+        merged, count = merge_blocks(label_map.labels, net, free)
+    complex_ = make_complex(smoothed, net, merged, count, affine, with_quadrics=decimating)
+    sample, heirs = smoothed[::STRIDE].copy(), merged[::STRIDE].copy()
+    extent = (net.vertices.min(axis=0).astype(np.float64), net.vertices.max(axis=0).astype(np.float64))
+    del net, smoothed, merged  # most of the memory
+    if decimating:
+        complex_, inherited = decimate(
+            complex_, targets, BLUR * spacing, bound, lambda done: clock.tell(Progress("decimate", done, label_count - 1))
+        )
+        heirs = inherited[heirs]
+    clock.begin("surfaces")
+    volumes = voxels * (label_map.voxel_ml * 1000)
+    complex_ = replace(complex_, vertices=mend_volumes(complex_, volumes, affine, extent, reach))
+    points = transform(sample, affine, complex_.origin)
+    largest = deviations(points, heirs, complex_, label_count)
+    sides = index_sides(complex_.sides, label_count)
+    vertices = (complex_.vertices + complex_.origin).astype(np.float32)
+    # Wide enough that files of float32 (0.06 um at 1 m) keep the parts apart, too narrow to be seen.
+    gap = 0.01 * spacing
+    with in_parallel() as run:
+        meshes = run(
+            label_surface,
+            ((vertices, complex_.faces, sides.faces_of(label), gap) for label in range(1, label_count)),
+            lambda done: clock.tell(Progress("surfaces", done, label_count - 1)),
+        )
+    return [LabelMesh(mesh, float(each)) for mesh, each in zip(meshes, largest[1:], strict=True)]
