@@ -173,7 +173,9 @@ def compare(words: Sequence[str]) -> None:
             "steps": seconds,
             "of_command": round(parts[COMMAND], 4),
             "of_api": round(parts[API], 4),
-            "warnings": runs[case.name][OURS][-1].answer["warnings"],
+            "rungs": [
+                line for line in runs[case.name][OURS][-1].answer["warnings"] if line.startswith("memory ran out")
+            ],
         }
         if case.name.startswith("small"):
             aims[f"{case.name}_of_command"] = Aim(parts[COMMAND], OF_COMMAND, at_most=True)

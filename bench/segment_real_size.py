@@ -203,7 +203,7 @@ def measured(case: Case, place: Place) -> dict[str, Any]:
         "row_busy": statistics.fmean(seen.busy) if seen.busy else None,
         "row_device_share": sum(answer["device_seconds"] for answer in answers) / wall,
         "steps": answers[-1]["seconds"],
-        "warnings": [line for line in answers[-1]["warnings"] if "memory" in line],
+        "rungs": [line for line in answers[-1]["warnings"] if line.startswith("memory ran out")],
     }
     figures["voxels_that_differ"] = differing(cold[-1].labels, warm[-1].labels)
     python = os.environ.get("VOXELMILL_FASTSEGMENTATOR_PYTHON", "")
