@@ -18,7 +18,7 @@ WEIGHTS ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
 SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
-PEER_BENCHES = bench-volumes bench-read bench-thumbnails
+PEER_BENCHES = bench-volumes bench-read bench-thumbnails bench-mesh
 MODEL_BENCHES = bench-segment bench-soak
 
 .PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% contact-sheet clean
@@ -91,9 +91,9 @@ images-check: setup-dev  ## Run a series through the images, on real servers (ne
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
 
-bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails segment soak)  ## Run every benchmark, one after the other
+bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails mesh segment soak)  ## Run every benchmark, one after the other
 
-$(PEER_BENCHES): bench-%: setup-peers  # beside other readers, which have an environment of their own
+$(PEER_BENCHES): bench-%: setup-peers  # beside other programs, which have an environment of their own
 	@$(BIN)/python bench/$*.py
 
 bench-ingest: setup-peers  # Orthanc

@@ -36,6 +36,7 @@ PAIR_SAMPLES = 200
 
 _TRIED = 2000
 _APART = 2
+_NAMED = 5
 _THREADS = 2
 
 
@@ -76,6 +77,7 @@ class Judgement:
     """What the judge says of all surfaces of one way. Volumes in percent, lengths in mm.
 
     `worst` names the labels with the largest errors of volume; a label without a surface has an error of 100 %.
+    `farthest` names those with the largest distances: where a part is lost, or was not there.
     """
 
     labels: int
@@ -89,6 +91,7 @@ class Judgement:
     distance: Spread
     gap: Spread
     worst: dict[int, float]
+    farthest: dict[int, float]
     open_labels: tuple[int, ...]
 
 
@@ -199,7 +202,8 @@ class Judge:
             volume=Spread.of(np.array(list(errors.values()))),
             distance=Spread.of(np.concatenate(distances or [np.empty(0)])),
             gap=Spread.of(np.concatenate(gaps or [np.empty(0)])),
-            worst=dict(sorted(errors.items(), key=lambda item: -item[1])[:5]),
+            worst=_largest(errors),
+            farthest=_largest({label: float(one.max()) for label, one in zip(meshes, distances, strict=True)}),
             open_labels=tuple(label for label in self._boxes if label not in meshes or not topologies[label].closed),
         )
 
@@ -212,6 +216,10 @@ class Judge:
         there = raw.surface.distance(mesh.sample(self._samples, label))
         back = mesh.surface.distance(raw.sample(self._samples, label))
         return np.concatenate([there, back])
+
+
+def _largest(values: dict[int, float]) -> dict[int, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1])[:_NAMED])
 
 
 def _read(folder: Path, label: int, phase: str) -> _Mesh | None:

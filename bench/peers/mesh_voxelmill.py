@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.label_map import LabelMap, renumber
-from voxelmill_mesh.work import _make_meshes as make_meshes
+from voxelmill_mesh.label_map import LabelMap, renumber, survey
+from voxelmill_mesh.meshing import make_meshes
 from voxelmill_shared.plan import Plan, Quality
 from voxelmill_shared.work import StepClock
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 def run(work: Work) -> None:
     """Make all surfaces at normal quality, then those before decimation, which are not timed."""
-    affine = np.diag([*work.spacing[::-1], 1.0])
-    numbers = (np.flatnonzero(np.bincount(work.labels.ravel())[1:]) + 1).tolist()
     step, cpu, wall = "crop", time.process_time(), time.perf_counter()
 
     def report(progress: Progress | str) -> None:
@@ -31,15 +29,18 @@ def run(work: Work) -> None:
             work.add(step, time.process_time() - cpu, time.perf_counter() - wall)
             step, cpu, wall = name, time.process_time(), time.perf_counter()
 
-    label_map = renumber(LabelMap(work.labels, affine), numbers)
+    affine = np.diag([*work.spacing[::-1], 1.0])
+    found = survey(work.labels)
+    numbers = sorted(found.voxels)
+    voxels = np.array([0, *(found.voxels[number] for number in numbers)])
+    label_map = renumber(LabelMap(work.labels, affine), numbers, found.box)
     plan = Plan(quality=Quality.NORMAL, reduction_percent=work.reduction_percent)
-    meshes = make_meshes(label_map, plan, StepClock(report))
+    meshes = make_meshes(label_map, voxels, plan, StepClock(report))
     report("end")
-    for label, mesh in zip(numbers, meshes, strict=True):
-        work.keep(label, "after", mesh.vertices, mesh.faces)
+    for label, made in zip(numbers, meshes, strict=True):
+        work.keep(label, "after", made.mesh.vertices, made.mesh.faces)
     if work.folder is not None:
         del meshes
-        plan = Plan(quality=Quality.NORMAL, reduction_percent=0)
-        meshes = make_meshes(label_map, plan, StepClock(lambda _: None))
-        for label, mesh in zip(numbers, meshes, strict=True):
-            work.keep(label, "before", mesh.vertices, mesh.faces)
+        whole = Plan(quality=Quality.NORMAL, reduction_percent=0)
+        for label, made in zip(numbers, make_meshes(label_map, voxels, whole, StepClock(lambda _: None)), strict=True):
+            work.keep(label, "before", made.mesh.vertices, made.mesh.faces)
