@@ -1,51 +1,39 @@
-"""Mesh files: read back they are the meshes that were written, and the same meshes give the same bytes."""
+"""Mesh files: read back by another program they are the meshes that were written."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import trimesh
 
-from unit.mesh.shapes import affine, as_trimesh, ellipsoid, meshes_of
+from unit.mesh.solids import as_trimesh, ball, pair
 from voxelmill_mesh.normals import vertex_normals
 from voxelmill_mesh.surface import Mesh
-from voxelmill_mesh.writers.archive import write_zip
-from voxelmill_mesh.writers.gltf import LPS_TO_SCENE, linear, write_glb
+from voxelmill_mesh.writers import obj as obj_writer
+from voxelmill_mesh.writers import ply as ply_writer
+from voxelmill_mesh.writers import stl as stl_writer
+from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
+from voxelmill_mesh.writers.mz3 import write_mz3
 from voxelmill_mesh.writers.obj import write_materials, write_obj
 from voxelmill_mesh.writers.ply import write_ply
 from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
 from voxelmill_mesh.writers.stl import write_stl
+from voxelmill_shared.plan import MeshFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
-
-MATRIX = affine((0.8, 0, 0), (0, 0.8, 0), (0, 0, 2.0), origin=(-150.0, -120.0, 400.0))
 
 
 @pytest.fixture(scope="module")
 def segments() -> list[ColouredMesh]:
     """A translucent lung on the patient's right and an opaque bone on the left."""
-    labels = np.zeros((24, 30, 60), np.uint8)
-    ball = ellipsoid((8, 10, 12), margin=0)
-    labels[: ball.shape[0], : ball.shape[1], : ball.shape[2]] = ball
-    labels[5:15, 5:15, 40:50] = 2
-    meshes = meshes_of(labels, MATRIX, reduction=0.5)
-    return [
-        ColouredMesh("lung_right", (150, 205, 240), opacity_of("lung_right"), meshes[1]),
-        ColouredMesh("bones", (241, 232, 205), opacity_of("bones"), meshes[2]),
-    ]
-
-
-def in_scene(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Patient millimetres to the scene's metres, spelled out: right-handed, Y up, anterior towards +Z."""
-    return np.column_stack([points[:, 0], points[:, 2], -points[:, 1]]) / 1000
+    return pair()
 
 
 def test_stl_read_back_is_the_mesh(segments: list[ColouredMesh], tmp_path: Path) -> None:
@@ -54,6 +42,7 @@ def test_stl_read_back_is_the_mesh(segments: list[ColouredMesh], tmp_path: Path)
     write_stl(segments[0].mesh, path)
     assert path.stat().st_size == 84 + 50 * len(segments[0].mesh.faces)
     assert not path.read_bytes().startswith(b"solid")
+    assert b"SPACE=LPS" in path.read_bytes()[:80], "where 3D Slicer looks"
     read = trimesh.load_mesh(path, process=False)
     np.testing.assert_array_equal(read.triangles, segments[0].mesh.vertices[segments[0].mesh.faces])
     read.merge_vertices()
@@ -85,135 +74,106 @@ def test_obj_read_back_is_the_mesh_with_its_material(segments: list[ColouredMesh
     assert "d 0.60" in (tmp_path / "materials.mtl").read_text()
 
 
-def read_glb(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Split a GLB into its document and its binary chunk, and check the frame (glTF 2.0, 4.4)."""
-    body = path.read_bytes()
-    magic, version, length = struct.unpack_from("<III", body)
-    assert (magic, version, length) == (0x46546C67, 2, len(body))
-    json_length, json_kind = struct.unpack_from("<II", body, 12)
-    assert json_kind == 0x4E4F534A
-    assert json_length % 4 == 0
-    bin_length, bin_kind = struct.unpack_from("<II", body, 20 + json_length)
-    assert bin_kind == 0x004E4942
-    assert bin_length % 4 == 0
-    binary = body[28 + json_length :]
-    assert len(binary) == bin_length
-    return json.loads(body[20 : 20 + json_length]), binary
+@pytest.mark.parametrize(
+    ("position", "line"),
+    [
+        ((0.0, -0.0, 0.00004), b"v 0.0000 0.0000 0.0000"),
+        ((-0.00006, 1.5, -123.4567), b"v -0.0001 1.5000 -123.4567"),
+        ((9999.99996, -100000.0, 0.99999), b"v 10000.0000 -100000.0000 1.0000"),
+    ],
+)
+def test_obj_numbers_are_rounded_and_carry_over(position: tuple[float, ...], line: bytes, tmp_path: Path) -> None:
+    """Four decimals, nines that become a one more before the point, no lost sign."""
+    mesh = Mesh(np.array([position] * 3, np.float32), np.array([[0, 1, 2]], np.int32))
+    write_obj(ColouredMesh("a", (1, 2, 3), 1.0, mesh), tmp_path / "a.obj")
+    assert (tmp_path / "a.obj").read_bytes().splitlines()[3] == line
 
 
-def test_glb_is_well_formed(segments: list[ColouredMesh], tmp_path: Path) -> None:
-    """Alignment, ranges, counts and the least and greatest position are what glTF 2.0 (3.6) asks for."""
-    write_glb(segments, tmp_path / "scene.glb")
-    document, binary = read_glb(tmp_path / "scene.glb")
-    assert document["asset"]["version"] == "2.0"
-    assert document["extensionsRequired"] == ["KHR_mesh_quantization"]
-    assert set(document["extensionsRequired"]) <= set(document["extensionsUsed"])
-    kinds = {5120: np.int8, 5123: np.uint16, 5125: np.uint32}
-    end = 0
-    for view in document["bufferViews"]:
-        assert view["byteOffset"] % 4 == 0
-        assert view["byteOffset"] >= end
-        end = view["byteOffset"] + view["byteLength"]
-        assert view.get("byteStride", 4) % 4 == 0
-    assert end <= document["buffers"][0]["byteLength"] == len(binary)
-    arrays = []
-    for accessor in document["accessors"]:
-        view = document["bufferViews"][accessor["bufferView"]]
-        kind = np.dtype(kinds[accessor["componentType"]])
-        values = np.frombuffer(binary, kind, view["byteLength"] // kind.itemsize, view["byteOffset"])
-        if accessor["type"] == "VEC3":
-            values = values.reshape(accessor["count"], view["byteStride"] // kind.itemsize)[:, :3]
-        assert len(values) == accessor["count"]
-        arrays.append(values)
-        if "min" in accessor:
-            assert values.min(axis=0).tolist() == accessor["min"]
-            assert values.max(axis=0).tolist() == accessor["max"]
-    for mesh in document["meshes"]:
-        (primitive,) = mesh["primitives"]
-        positions, normals = (arrays[primitive["attributes"][name]] for name in ("POSITION", "NORMAL"))
-        assert "min" in document["accessors"][primitive["attributes"]["POSITION"]]
-        assert len(positions) == len(normals)
-        assert arrays[primitive["indices"]].max() == len(positions) - 1
-        np.testing.assert_allclose(np.linalg.norm(normals / 127, axis=1), 1, atol=0.02)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e13])
+def test_obj_refuses_what_is_no_position(value: float, tmp_path: Path) -> None:
+    """It would run over the line."""
+    mesh = Mesh(np.full((3, 3), value, np.float32), np.array([[0, 1, 2]], np.int32))
+    with pytest.raises(ValueError, match="no position"):
+        write_obj(ColouredMesh("a", (1, 2, 3), 1.0, mesh), tmp_path / "a.obj")
 
 
-def test_glb_read_back_is_the_scene(segments: list[ColouredMesh], tmp_path: Path) -> None:
-    """Named segments in metres, Y up, in their places; volumes positive, so nothing is mirrored; left is left."""
-    write_glb(segments, tmp_path / "scene.glb")
-    scene = trimesh.load_scene(tmp_path / "scene.glb")
-    read = {}
-    for node in scene.graph.nodes_geometry:
-        matrix, name = scene.graph[node]
-        mesh = scene.geometry[name].copy()
-        assert node == name
-        mesh.apply_transform(matrix)
-        read[name] = mesh
-    assert set(read) == {"lung_right", "bones"}
-    for segment in segments:
-        mesh = read[segment.name]
-        written = segment.mesh
-        places = in_scene(written.vertices)
-        np.testing.assert_allclose(mesh.bounds, [places.min(axis=0), places.max(axis=0)], atol=1e-6)
-        volume = as_trimesh(written).volume
-        assert volume > 0
-        assert mesh.volume * 1e9 == pytest.approx(volume, rel=2e-3)
-    # The bone lies at higher columns, which is the patient's left here: +X in LPS and in the scene.
-    assert read["bones"].centroid[0] > read["lung_right"].centroid[0]
-    assert read["bones"].bounds[0][1] > 0.3, "the volume starts at 400 mm superior: Y is up"
+def test_blocks_leave_no_seam(segments: list[ColouredMesh], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written a hundred rows at a time, a file is the same as written at once."""
+
+    def write(folder: Path) -> dict[str, bytes]:
+        folder.mkdir()
+        write_stl(segments[0].mesh, folder / "a.stl")
+        write_ply(segments[0], folder / "a.ply")
+        write_obj(segments[0], folder / "a.obj")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    whole = write(tmp_path / "whole")
+    for writer in (stl_writer, ply_writer, obj_writer):
+        monkeypatch.setattr(writer, "_ROWS", 100)
+    assert write(tmp_path / "parts") == whole
 
 
-def test_the_scene_is_turned_and_not_mirrored() -> None:
-    """The rotation has determinant +1 (times the scale), and is the one that the test spells out."""
-    matrix = np.array(LPS_TO_SCENE)
-    assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1e-9)
-    points = np.array([[1.0, 2.0, 3.0], [-4.0, 5.0, -6.0]])
-    np.testing.assert_allclose(points @ matrix[:3, :3].T, in_scene(points))
+def test_mz3_read_back_is_the_mesh_in_ras(segments: list[ColouredMesh], tmp_path: Path) -> None:
+    """Header, faces, positions in NIfTI's system, colour and opacity at each vertex; the winding stays outward."""
+    lung = segments[0]
+    write_mz3(lung, tmp_path / "a.mz3")
+    body = gzip.decompress((tmp_path / "a.mz3").read_bytes())
+    magic, kinds, face_count, vertex_count, skipped = struct.unpack_from("<HHIII", body)
+    assert (magic, kinds, skipped) == (23117, 7, 0)
+    faces = np.frombuffer(body, "<i4", 3 * face_count, 16).reshape(-1, 3)
+    vertices = np.frombuffer(body, "<f4", 3 * vertex_count, 16 + faces.nbytes).reshape(-1, 3)
+    colours = np.frombuffer(body, np.uint8, offset=16 + faces.nbytes + vertices.nbytes).reshape(-1, 4)
+    np.testing.assert_array_equal(faces, lung.mesh.faces)
+    np.testing.assert_array_equal(vertices, lung.mesh.vertices * (-1, -1, 1))
+    assert len(colours) == vertex_count
+    assert np.unique(colours, axis=0).tolist() == [[150, 205, 240, 153]]
+    assert as_trimesh(Mesh(vertices, faces)).volume == pytest.approx(as_trimesh(lung.mesh).volume)
 
 
-def test_glb_materials(segments: list[ColouredMesh], tmp_path: Path) -> None:
-    """Colours are linear, what is translucent blends and comes after what is opaque."""
-    write_glb(segments, tmp_path / "scene.glb")
-    document, _ = read_glb(tmp_path / "scene.glb")
-    opaque, lung = document["materials"]
-    assert (opaque["name"], lung["name"]) == ("bones", "lung_right")
-    assert "alphaMode" not in opaque
-    assert lung["alphaMode"] == "BLEND"
-    np.testing.assert_allclose(
-        lung["pbrMetallicRoughness"]["baseColorFactor"], [linear(150), linear(205), linear(240), 0.6], atol=1e-6
-    )
-    assert linear(0) == 0
-    assert linear(255) == 1
-    assert linear(188) == pytest.approx(0.503, abs=0.001)
-
-
-def test_large_meshes_get_wide_indices(tmp_path: Path) -> None:
-    """Above 65,535 vertices indices take four bytes, at it two."""
-    for count, kind in ((65_535, 5123), (65_536, 5125)):
-        vertices = np.random.default_rng(1).random((count, 3)).astype(np.float32)
-        faces = np.array([[0, 1, count - 1]], np.int32)
-        write_glb([ColouredMesh("a", (1, 2, 3), 1.0, Mesh(vertices, faces))], tmp_path / "a.glb")
-        document, _ = read_glb(tmp_path / "a.glb")
-        assert document["accessors"][-1]["componentType"] == kind
-
-
-def test_zip_holds_the_files_and_never_changes(tmp_path: Path) -> None:
-    """Sorted, stored, without times: written twice, an hour apart by the files' own times, it is the same."""
-    for name in ("b.stl", "a.obj"):
-        (tmp_path / name).write_bytes(name.encode() * 1000)
-    write_zip([tmp_path / "b.stl", tmp_path / "a.obj"], tmp_path / "one.zip")
-    (tmp_path / "a.obj").touch()
-    (tmp_path / "b.stl").chmod(0o600)
-    write_zip([tmp_path / "a.obj", tmp_path / "b.stl"], tmp_path / "two.zip")
-    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
-        assert archive.namelist() == ["a.obj", "b.stl"]
+def test_every_format_of_every_segment_is_written(segments: list[ColouredMesh], tmp_path: Path) -> None:
+    """In a fixed order, each with a media type; the archive holds all of them but itself."""
+    paths = write_meshes(segments, tuple(MeshFormat), tmp_path / "new", {"segments": {"bones": {"volume_ml": 1.5}}})
+    names = [path.name for path in paths]
+    assert names == [
+        *(f"{name}.{ending}" for name in ("lung_right", "bones") for ending in ("stl", "ply", "obj", "mz3")),
+        *("materials.mtl", "scene.glb", "scene-web.glb", "meshes.json", "meshes.zip"),
+    ]
+    assert all(path.suffix in MEDIA_TYPES for path in paths)
+    with zipfile.ZipFile(paths[-1]) as archive:
+        assert sorted(archive.namelist()) == sorted(names[:-1])
         assert archive.testzip() is None
-        assert archive.read("b.stl") == (tmp_path / "b.stl").read_bytes()
+        stored = {entry.filename for entry in archive.infolist() if entry.compress_type == zipfile.ZIP_STORED}
+    assert stored == {"scene-web.glb", "lung_right.mz3", "bones.mz3"}
+    assert json.loads((tmp_path / "new" / "meshes.json").read_bytes()) == {"segments": {"bones": {"volume_ml": 1.5}}}
+
+
+def test_the_same_meshes_give_the_same_bytes(segments: list[ColouredMesh], tmp_path: Path) -> None:
+    """Every file, the archive too."""
+    one, two = (write_meshes(segments, tuple(MeshFormat), tmp_path / name, {"a": 1}) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_a_large_mesh_is_written_by_parts(tmp_path: Path) -> None:
+    """A ball of more triangles than a block takes reads back whole."""
+    mesh = ball(100, subdivisions=7)
+    assert len(mesh.faces) > 1 << 18
+    write_stl(mesh, tmp_path / "a.stl")
+    read = trimesh.load_mesh(tmp_path / "a.stl", process=False)
+    np.testing.assert_array_equal(read.triangles, mesh.vertices[mesh.faces])
 
 
 @pytest.mark.parametrize(
     ("name", "opacity"),
-    [("skin", 0.15), ("lung_left", 0.6), ("subcutaneous_fat", 0.15), ("bones", 1.0), ("bodywork", 1.0), ("body", 0.15)],
+    [
+        ("skin", 0.15),
+        ("lung_left", 0.6),
+        ("subcutaneous_fat", 0.15),
+        ("bones", 1.0),
+        ("bodywork", 1.0),
+        ("body_trunc", 0.15),
+        ("lung_vessels", 1.0),
+        ("vertebrae_body", 1.0),
+    ],
 )
 def test_opacity_goes_by_the_words_of_a_name(name: str, opacity: float) -> None:
     """Whole words decide, not parts of them."""

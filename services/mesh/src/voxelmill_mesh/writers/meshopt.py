@@ -112,10 +112,10 @@ def encode_attributes(vertices: NDArray[Any]) -> NDArray[np.uint8]:
     ValueError
         If there is no vertex, or one does not take a multiple of 4 bytes, 256 at most.
     """
-    rows = np.ascontiguousarray(vertices).view(np.uint8).reshape(len(vertices), -1)
-    count, stride = rows.shape
+    count, stride = len(vertices), vertices.shape[1] * vertices.itemsize
     if not count or stride % 4 or not 4 <= stride <= 256:
         raise ValueError(f"{count} vertices of {stride} bytes cannot be packed")
+    rows = np.ascontiguousarray(vertices).view(np.uint8).reshape(count, stride)
     # A group never takes more than 16 bytes; a block's column has 4 bytes of codes at most.
     room = 1 + stride * (-(-count // 16) * (_GROUP + 4)) + _TAIL + stride
     out = np.empty(room, np.uint8)
