@@ -13,6 +13,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -251,7 +252,8 @@ def _boundaries(labels: NDArray[np.uint8], spacing: Points, samples: int) -> dic
         key = low * 256 + high
         order = np.argsort(key, kind="stable")
         numbers, starts = np.unique(key[order], return_index=True)
-        for number, group in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        for number, (start, end) in zip(numbers.tolist(), pairwise([*starts, len(order)]), strict=True):
+            group = order[start:end]
             chosen = random.permutation(group)[:_TRIED]
             inside = _undisturbed(labels, where[chosen], axis, number // 256, number % 256)
             place = where[chosen][inside] + 0.5 * (np.arange(3) == axis)
