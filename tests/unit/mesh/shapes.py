@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trimesh
@@ -10,9 +10,13 @@ import trimesh
 from voxelmill_mesh.clusters import merge_blocks
 from voxelmill_mesh.complexes import make_complex
 from voxelmill_mesh.decimation import decimate
+from voxelmill_mesh.label_map import LabelMap, renumber, survey
+from voxelmill_mesh.meshing import LabelMesh, make_meshes
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.smoothing import smooth
 from voxelmill_mesh.surface import Mesh, index_sides, label_surface
+from voxelmill_shared.plan import Plan
+from voxelmill_shared.work import StepClock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +83,17 @@ def meshes_of(
         targets = np.bincount(whole.sides.reshape(-1), minlength=count) * (1 - reduction)
         whole, _ = decimate(whole, np.round(targets).astype(np.int64), 1.0)
     return surfaces_of(whole, count)
+
+
+def made_of(
+    labels: NDArray[np.unsignedinteger], matrix: NDArray[np.float64] = IDENTITY, **plan: Any
+) -> dict[int, LabelMesh]:
+    """Return what the whole chain makes of each label that has voxels."""
+    found = survey(labels)
+    numbers = sorted(found.voxels)
+    label_map = renumber(LabelMap(labels, matrix), numbers, found.box)
+    voxels = np.array([0, *(found.voxels[number] for number in numbers)], np.int64)
+    return dict(zip(numbers, make_meshes(label_map, voxels, Plan(**plan), StepClock(lambda _: None)), strict=True))
 
 
 def as_trimesh(mesh: Mesh, *, merge: bool = False) -> trimesh.Trimesh:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unit.mesh.shapes import IDENTITY, affine, as_trimesh, assert_closed_manifold, ellipsoid, meshes_of, with_margin
+from unit.mesh.shapes import IDENTITY, affine, as_trimesh, assert_closed_manifold, ellipsoid, made_of, meshes_of, with_margin
 from voxelmill_mesh.complexes import transform
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.smoothing import smooth
@@ -62,7 +62,7 @@ def test_without_smoothing_the_surface_is_that_of_the_voxels() -> None:
 def test_a_label_that_fills_the_volume_is_closed_at_the_border_and_stays_within() -> None:
     """Every voxel is labelled: the surface is closed and on the outer faces of the voxels, not beyond them."""
     matrix = affine((1, 0, 0), (0, 1, 0), (0, 0, 3), origin=(5, 6, 7))
-    mesh = meshes_of(np.ones((4, 6, 8), np.uint8), matrix, reduction=0.5)[1]
+    mesh = made_of(np.ones((4, 6, 8), np.uint8), matrix, reduction_percent=0)[1].mesh
     assert_closed_manifold(mesh)
     assert (mesh.vertices.min(axis=0) >= np.array([4.5, 5.5, 5.5]) - 1e-4).all()
     assert (mesh.vertices.max(axis=0) <= np.array([12.5, 11.5, 17.5]) + 1e-4).all()

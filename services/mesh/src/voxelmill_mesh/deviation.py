@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from voxelmill_mesh.compiled import Array
     from voxelmill_mesh.complexes import Complex
 
+_THOROUGH = 250
+"""In the neighbourhood of so many vertices the nearest face is looked for where it matters."""
+
 STRIDE = 8
 """Of so many of the net's vertices one is measured: enough for the largest and the mean, at little cost."""
 
@@ -38,6 +41,67 @@ def _nearest(point: Array, v: int, vertices: Array, faces: Array, heads: Array, 
 
 
 @compiled
+def _towards(
+    point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array
+) -> tuple[float, int]:
+    """Return what `_nearest` does, going on from vertex to vertex towards the point while that brings it nearer."""
+    least, nearest = _nearest(point, v, vertices, faces, heads, ring)
+    while True:
+        closest = np.inf
+        for k in range(3):
+            w = faces[nearest, k]
+            square = 0.0
+            for axis in range(3):
+                square += (vertices[w, axis] - point[axis]) ** 2
+            if square < closest:
+                closest = square
+                v = w
+        square, face = _nearest(point, v, vertices, faces, heads, ring)
+        if not square < least:
+            return least, nearest
+        least, nearest = square, face
+
+
+@compiled
+def _around(
+    point: Array,
+    v: int,
+    vertices: Array,
+    faces: Array,
+    heads: Array,
+    ring: Array,
+    stamps: Array,
+    stamp: int,
+    queue: Array,
+) -> tuple[float, int]:
+    """Return what `_nearest` does, of all faces in the neighbourhood of a vertex, which is as large as the queue."""
+    least = np.inf
+    nearest = -1
+    queue[0] = v
+    stamps[v] = stamp
+    count = 1
+    i = 0
+    while i < count:
+        square, face = _nearest(point, queue[i], vertices, faces, heads, ring)
+        if square < least:
+            least = square
+            nearest = face
+        c = heads[queue[i]]
+        while True:
+            for k in range(3):
+                w = faces[c >> 2, k]
+                if stamps[w] != stamp and count < queue.size:
+                    stamps[w] = stamp
+                    queue[count] = w
+                    count += 1
+            c = ring[c]
+            if c == heads[queue[i]]:
+                break
+        i += 1
+    return least, nearest
+
+
+@compiled
 def _measure(
     points: Array,
     heirs: Array,
@@ -47,25 +111,17 @@ def _measure(
     ring: Array,
     sides: Array,
     largest: Array,
+    queue: Array,
 ) -> None:
+    stamps = np.full(vertices.shape[0], -1, np.int32)
     for i in range(points.shape[0]):
-        v = heirs[i]
-        least, nearest = _nearest(points[i], v, vertices, faces, heads, ring)
-        # What a vertex went into may have slid along the surface: go on towards the point while that brings it nearer.
-        while True:
-            closest = np.inf
-            for k in range(3):
-                w = faces[nearest, k]
-                square = 0.0
-                for axis in range(3):
-                    square += (vertices[w, axis] - points[i, axis]) ** 2
-                if square < closest:
-                    closest = square
-                    v = w
-            square, face = _nearest(points[i], v, vertices, faces, heads, ring)
-            if not square < least:
-                break
-            least, nearest = square, face
+        # What a vertex went into may have slid along the surface, so the nearest face need not be beside it.
+        least, nearest = _towards(points[i], heirs[i], vertices, faces, heads, ring)
+        if least > min(largest[sides[nearest, 0]], largest[sides[nearest, 1]]):
+            # It would be a new largest one: look more thoroughly, which is seldom.
+            square, face = _around(points[i], heirs[i], vertices, faces, heads, ring, stamps, i, queue)
+            if square < least:
+                least, nearest = square, face
         for side in range(2):
             label = sides[nearest, side]
             largest[label] = max(largest[label], least)
@@ -90,6 +146,6 @@ def deviations(
     """
     heads, ring = link_corners(corners_of(complex_.faces), len(complex_.vertices))
     largest = np.zeros(label_count)
-    _measure(points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest)
+    _measure(points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest, np.empty(_THOROUGH, np.int32))
     root: NDArray[np.float64] = np.sqrt(largest)
     return root

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from voxelmill_shared.work import StepClock
 
 
+_LESS = 0.9
+_LEAST_BOUND = 0.01
+"""A bound on the error that is smaller, in parts of the smallest step between voxels, is not worth a collapse."""
+
 BLUR = 0.25
 """`decimate`'s bound on the mean error, in parts of the smallest step between voxels."""
 
@@ -74,31 +78,42 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
     clock.begin("smooth")
     smoothed = smooth(net, quality.smoothing_iterations)
     clock.begin("decimate")
-    reach, bound = REACH * spacing, None
-    if plan.max_error_mm is not None:
-        reach = min(reach, plan.max_error_mm / 4)
-        bound = plan.max_error_mm - reach
     decimating = bool((targets[1:] < triangles[1:]).any())
     free = targets <= COARSE_SHARE * triangles
     free[0] = True
-    if bound is not None or not free[1:].any():
+    if plan.max_error_mm is not None or not free[1:].any():
         merged, count = np.arange(len(smoothed), dtype=np.int32), len(smoothed)
     else:
         merged, count = merge_blocks(label_map.labels, net, free)
     complex_ = make_complex(smoothed, net, merged, count, affine, with_quadrics=decimating)
-    sample, heirs = smoothed[::STRIDE].copy(), merged[::STRIDE].copy()
+    stride = STRIDE if plan.max_error_mm is None else 1
+    points = transform(smoothed[::stride].copy(), affine, complex_.origin)
+    heirs = merged[::stride].copy()
     extent = (net.vertices.min(axis=0).astype(np.float64), net.vertices.max(axis=0).astype(np.float64))
     del net, smoothed, merged  # most of the memory
-    if decimating:
-        complex_, inherited = decimate(
-            complex_, targets, BLUR * spacing, bound, lambda done: clock.tell(Progress("decimate", done, label_count - 1))
-        )
-        heirs = inherited[heirs]
-    clock.begin("surfaces")
     volumes = voxels * (label_map.voxel_ml * 1000)
-    complex_ = replace(complex_, vertices=mend_volumes(complex_, volumes, affine, extent, reach))
-    points = transform(sample, affine, complex_.origin)
-    largest = deviations(points, heirs, complex_, label_count)
+
+    def tell(done: int) -> None:
+        clock.tell(Progress("decimate", done, label_count - 1))
+
+    reach, bound = REACH * spacing, None
+    if plan.max_error_mm is not None:
+        reach = min(reach, plan.max_error_mm / 4)
+        bound = plan.max_error_mm - reach
+    while True:
+        left, owners = complex_, heirs
+        if decimating:
+            left, inherited = decimate(complex_, targets, BLUR * spacing, bound, tell)
+            owners = inherited[heirs]
+        left = replace(left, vertices=mend_volumes(left, volumes, affine, extent, reach))
+        largest = deviations(points, owners, left, label_count)
+        if bound is None or plan.max_error_mm is None or largest.max() <= plan.max_error_mm or not decimating:
+            break
+        # Decimation looks at each collapse alone; what they add up to is seen only now.
+        bound *= _LESS * plan.max_error_mm / float(largest.max())
+        decimating = bound > _LEAST_BOUND * spacing
+    complex_ = left
+    clock.begin("surfaces")
     sides = index_sides(complex_.sides, label_count)
     vertices = (complex_.vertices + complex_.origin).astype(np.float32)
     # Wide enough that files of float32 (0.06 um at 1 m) keep the parts apart, too narrow to be seen.
