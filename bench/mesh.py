@@ -18,6 +18,7 @@ import argparse
 import gzip
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -186,6 +187,7 @@ def main() -> None:
     sizes.add_argument("--quick", action="store_true", help="1.5 mm alone, once, without writers")
     sizes.add_argument("--large", action="store_true", help="512 x 512 x 1,000 alone")
     asked = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the way that runs is ended too
     grids = () if asked.large else (COARSE,) if asked.quick else (COARSE, FINE)
     ways = (OURS,) if asked.ours else WAYS
     if not asked.ours and not asked.large:

@@ -9,11 +9,12 @@ MiB, the triangles of all meshes, and the bytes of all files.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mesh_worker import peak_mib
 
 from voxelmill_mesh.task import MeshTask
 from voxelmill_mesh.work import mesh_labels
@@ -58,7 +59,7 @@ def main() -> None:
     found = {
         "cpu": costs.cpu,
         "wall": costs.wall,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "triangles": sum(each["triangles"] for each in measured),
         "bytes": sum(file.path.stat().st_size for file in result.files),
     }
