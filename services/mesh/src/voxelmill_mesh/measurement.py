@@ -84,19 +84,3 @@ def measure(mesh: Mesh) -> MeshMeasures:
 
 def _millimetres(point: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     return tuple(round(float(value), 3) for value in point)
-
-
-def vertex_normals(mesh: Mesh) -> NDArray[np.float32]:
-    """Return outward unit normals at the vertices, (n, 3) float32: the faces' normals weighted by their areas."""
-    first, second, third = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
-    across = np.cross(second - first, third - first)
-    count = len(mesh.vertices)
-    normals = np.empty((count, 3), np.float32)
-    for axis in range(3):
-        normals[:, axis] = sum(
-            np.bincount(mesh.faces[:, k], weights=across[:, axis], minlength=count) for k in range(3)
-        )
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals /= np.where(lengths > 0, lengths, 1)
-    normals[lengths[:, 0] == 0] = (0, 0, 1)
-    return normals
