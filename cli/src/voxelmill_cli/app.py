@@ -27,6 +27,7 @@ from voxelmill_cli.errors import (
 )
 from voxelmill_cli.interrupts import interruptible
 from voxelmill_cli.options import (
+    MaxErrorOption,
     ModelOption,
     OrganOption,
     QualityOption,
@@ -143,6 +144,7 @@ def run_command(
     resolution: ResolutionOption = None,
     quality: QualityOption = Quality.NORMAL,
     reduction_percent: ReductionOption = 90,
+    max_error_mm: MaxErrorOption = None,
     formats: FormatOption = "stl,ply,obj,glb",
     keep_local: Annotated[bool, typer.Option(help="keep the local copy when the output is a bucket")] = False,
     cleanup_input: Annotated[bool, typer.Option(help="delete the input when all of it is done")] = False,
@@ -154,6 +156,7 @@ def run_command(
         organ=organ,
         quality=quality,
         reduction_percent=reduction_percent,
+        max_error_mm=max_error_mm,
         formats=parse_formats(formats),
         task=task,
         resolution=resolution,
@@ -236,6 +239,7 @@ def up(
     resolution: ResolutionOption = None,
     quality: QualityOption = Quality.NORMAL,
     reduction_percent: ReductionOption = 90,
+    max_error_mm: MaxErrorOption = None,
     port: Annotated[int, typer.Option(envvar="VOXELMILL_PORT", min=0, max=65535, help="the gateway's port")] = 8000,
 ) -> None:
     """Run every service in one process; whatever is put into DATA/inbox is worked on."""
@@ -247,6 +251,7 @@ def up(
         organ=organ,
         quality=quality,
         reduction_percent=reduction_percent,
+        max_error_mm=max_error_mm,
         task=task,
         resolution=resolution,
     )

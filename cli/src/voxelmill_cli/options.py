@@ -48,3 +48,13 @@ ReductionOption = Annotated[
         help="how many of the triangles to take away",
     ),
 ]
+MaxErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-error-mm",
+        envvar="VOXELMILL_MAX_ERROR_MM",
+        min=0.001,
+        max=100,
+        help="how far a mesh may be from the smooth boundary of its voxels; fewer triangles are taken away, slowly",
+    ),
+]

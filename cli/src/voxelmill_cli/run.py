@@ -204,6 +204,7 @@ def _settings(request: RunRequest, state: Path, source: Source) -> dict[str, Any
         "organ": plan.organ,
         "quality": plan.quality,
         "reduction_percent": plan.reduction_percent,
+        "max_error_mm": plan.max_error_mm,
         "formats": plan.formats,
         "task": plan.task,
         "resolution": plan.resolution,

@@ -44,6 +44,7 @@ def up_settings(data: Path, plan: Plan) -> dict[str, Any]:
         "organ": plan.organ,
         "quality": plan.quality,
         "reduction_percent": plan.reduction_percent,
+        "max_error_mm": plan.max_error_mm,
         **({} if "VOXELMILL_RECONCILE_SECONDS" in os.environ else {"reconcile_seconds": WATCH_SECONDS}),
     }
 

@@ -47,7 +47,10 @@ def with_margin(labels: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteg
 
 
 def complex_of(
-    labels: NDArray[np.unsignedinteger], matrix: NDArray[np.float64] = IDENTITY, iterations: int = 9, coarse: bool = False
+    labels: NDArray[np.unsignedinteger],
+    matrix: NDArray[np.float64] = IDENTITY,
+    iterations: int = 9,
+    coarse: bool = False,
 ) -> Complex:
     """Return the complex of all labels, not decimated; `coarse` merges vertices in blocks first."""
     padded = with_margin(labels)

@@ -71,7 +71,13 @@ def test_neighbours_are_decimated_together() -> None:
     meshes = surfaces_of(left, 4)
     for mesh in meshes.values():
         assert_closed_manifold(mesh)
-    outside = Complex(*(getattr(left, name) for name in ("vertices", "faces")), np.minimum(left.sides, 1), left.kinds, left.quadrics, left.origin)
+    outside = Complex(
+        *(getattr(left, name) for name in ("vertices", "faces")),
+        np.minimum(left.sides, 1),
+        left.kinds,
+        left.quadrics,
+        left.origin,
+    )
     shell = outside.sides[:, 0] != outside.sides[:, 1]
     corners = outside.vertices[outside.faces[shell]]
     volume = -np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
@@ -83,15 +89,17 @@ def test_no_vertex_goes_further_than_the_bound() -> None:
     labels = ellipsoid((14, 15, 16))
     labels[:, :, 20:] *= 2
     bound = 0.1
-    smooth = made_of(labels, reduction_percent=0)
+    smooth = surfaces_of(complex_of(labels, iterations=MESH_QUALITY[Quality.FAST].smoothing_iterations), 3)
     held = made_of(labels, reduction_percent=98, quality="fast", max_error_mm=bound)
     free = made_of(labels, reduction_percent=98, quality="fast")
     for label, whole in smooth.items():
-        assert len(free[label].mesh.faces) < len(held[label].mesh.faces) < len(whole.mesh.faces) / 2
-        for made in (free[label], held[label]):
-            _, distances, _ = trimesh.proximity.closest_point_naive(as_trimesh(made.mesh), whole.mesh.vertices[::5])
-            assert distances.max() <= made.deviation_mm + 0.05  # both had their volumes mended
-        assert held[label].deviation_mm <= bound
+        assert len(free[label].mesh.faces) < len(held[label].mesh.faces) < 0.6 * len(whole.faces)
+        far = {}
+        for name, made in (("free", free[label]), ("held", held[label])):
+            _, distances, _ = trimesh.proximity.closest_point_naive(as_trimesh(made.mesh), whole.vertices)
+            far[name] = distances.max()
+        assert far["held"] <= held[label].deviation_mm + 1e-4 <= bound + 1e-4
+        assert far["free"] > bound
 
 
 def test_thin_tips_stay() -> None:

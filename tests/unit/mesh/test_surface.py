@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unit.mesh.shapes import IDENTITY, affine, as_trimesh, assert_closed_manifold, ellipsoid, made_of, meshes_of, with_margin
+from unit.mesh.shapes import (
+    IDENTITY,
+    affine,
+    as_trimesh,
+    assert_closed_manifold,
+    ellipsoid,
+    made_of,
+    meshes_of,
+    with_margin,
+)
 from voxelmill_mesh.complexes import transform
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.smoothing import smooth

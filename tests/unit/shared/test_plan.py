@@ -37,6 +37,7 @@ def test_job_does_not_depend_on_the_order_of_formats() -> None:
         Plan(organ=Organ.LUNGS),
         Plan(quality=Quality.HIGH),
         Plan(reduction_percent=50),
+        Plan(max_error_mm=0.5),
         Plan(formats=(MeshFormat.STL,)),
         Plan(task="lung_vessels"),
         Plan(resolution=Resolution.NORMAL),

@@ -40,6 +40,12 @@ class IngestSettings(SharedSettings):
     organ: Organ = Field(Organ.ALL, description="what is segmented")
     quality: Quality = Field(Quality.NORMAL, description="time against fineness")
     reduction_percent: int = Field(90, ge=0, le=99, description="how many of a mesh's triangles are taken away")
+    max_error_mm: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="how far a mesh may be from the smooth boundary of its voxels, mm; not set: no bound",
+    )
     formats: tuple[MeshFormat, ...] = Field(
         Plan().formats, min_length=1, description="JSON list of mesh formats: stl, ply, obj, glb, mz3"
     )
@@ -149,6 +155,7 @@ class IngestSettings(SharedSettings):
             organ=self.organ,
             quality=self.quality,
             reduction_percent=self.reduction_percent,
+            max_error_mm=self.max_error_mm,
             formats=self.formats,
             model_revision=MODEL_REVISIONS[self.model],
             weights_digest=self.weights_digest,

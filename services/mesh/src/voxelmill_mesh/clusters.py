@@ -51,7 +51,9 @@ def _cell_number(other: Array, x: int, y: int, z: int, step: int) -> int:
 
 
 @compiled
-def _is_simple(labels: Array, z: int, y: int, x: int, free: Array, other: Array, table: Array, middles: Array) -> bool:
+def _is_simple(  # noqa: C901, PLR0912 - one test after another, each as cheap as it can be
+    labels: Array, z: int, y: int, x: int, free: Array, other: Array, table: Array, middles: Array
+) -> bool:
     """Tell whether the block whose first voxel this is may become one vertex."""
     first = labels[z, y, x]
     second = first
@@ -71,7 +73,7 @@ def _is_simple(labels: Array, z: int, y: int, x: int, free: Array, other: Array,
         return False
     if not table[_cell_number(other, 0, 0, 0, 2)]:
         return False
-    corners = 0
+    corners = np.int64(0)
     for k in range(8):
         corners |= np.int64(other[2 * (k & 1) + 6 * (k >> 1 & 1) + 18 * (k >> 2)]) << k
     for i in range(27):

@@ -97,8 +97,10 @@ def keeps_topology(
             if w != u and stamps[w] == stamp:
                 stamps[w] = stamp + 1
                 common += 1
-                if kinds[u] == CURVE and kinds[w] != DISC and (
-                    count_faces(u, w, heads, ring, corners) > 2 and count_faces(v, w, heads, ring, corners) > 2
+                if (
+                    kinds[u] == CURVE
+                    and kinds[w] != DISC
+                    and (count_faces(u, w, heads, ring, corners) > 2 and count_faces(v, w, heads, ring, corners) > 2)
                 ):
                     return False
         c = ring[c]
@@ -128,7 +130,7 @@ def far_from_triangle(p: Array, a: Array, b: Array, c: Array) -> float:
     if area > 0 and s >= 0 and t >= 0 and s + t <= area:
         s /= area
         t /= area
-        return (apx - s * abx - t * acx) ** 2 + (apy - s * aby - t * acy) ** 2 + (apz - s * abz - t * acz) ** 2
+        return float((apx - s * abx - t * acx) ** 2 + (apy - s * aby - t * acy) ** 2 + (apz - s * abz - t * acz) ** 2)
     # Otherwise one of the edges is nearest.
     s = min(max(ab_ap / ab_ab, 0.0), 1.0) if ab_ab > 0 else 0.0
     least = (apx - s * abx) ** 2 + (apy - s * aby) ** 2 + (apz - s * abz) ** 2
@@ -138,7 +140,7 @@ def far_from_triangle(p: Array, a: Array, b: Array, c: Array) -> float:
     bpx, bpy, bpz = apx - abx, apy - aby, apz - abz
     bc_bc = bcx * bcx + bcy * bcy + bcz * bcz
     s = min(max((bcx * bpx + bcy * bpy + bcz * bpz) / bc_bc, 0.0), 1.0) if bc_bc > 0 else 0.0
-    return min(least, (bpx - s * bcx) ** 2 + (bpy - s * bcy) ** 2 + (bpz - s * bcz) ** 2)
+    return float(min(least, (bpx - s * bcx) ** 2 + (bpy - s * bcy) ** 2 + (bpz - s * bcz) ** 2))
 
 
 @compiled
@@ -156,4 +158,4 @@ def far_from_star(
             c = ring[c]
             if c == heads[each]:
                 break
-    return np.sqrt(least)
+    return float(np.sqrt(least))

@@ -50,7 +50,8 @@ class Complex:
     kinds
         (n,) uint8: `DISC`, `CURVE` or `CORNER`.
     quadrics
-        (n, 10) float64, or (0, 10) if it is not decimated: the error of each vertex about the surface that the complex was made from (`quadrics`).
+        (n, 10) float64, or (0, 10) if it is not decimated: the error of each vertex about the surface that the complex
+        was made from (`quadrics`).
     origin
         (3,) float64, patient millimetres: near the middle, so that squares of distances stay small.
     """
@@ -123,7 +124,9 @@ def _find(nodes: Array, count: int, w: int) -> int:
 
 
 @compiled
-def _kind(v: int, heads: Array, ring: Array, corners: Array, nodes: Array, arcs: Array, degrees: Array) -> int:
+def _kind(  # noqa: C901, PLR0912 - one walk around a vertex, one answer for each shape of its link
+    v: int, heads: Array, ring: Array, corners: Array, nodes: Array, arcs: Array, degrees: Array
+) -> int:
     """Return what the complex is around a vertex, told by its link: a circle, arcs between two poles, anything else."""
     node_count = 0
     arc_count = 0

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.collapse_rules import far_from_star, keeps_topology, spoils
+from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.complexes import CORNER, DISC, Complex, corners_of, link_corners, others
 from voxelmill_mesh.quadrics import error_at, optimum, weight_of
 
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 PASS_SHARE = 0.4
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
+
 @compiled
 def _place(u: int, v: int, vertices: Array, kinds: Array, quadrics: Array) -> tuple[float, float, float, float]:
     """Return where the vertex of two goes, and at what cost; a vertex goes into one of a higher kind, not beside it."""
     if kinds[u] == kinds[v]:
         if kinds[u] == CORNER:
             return 0.0, 0.0, 0.0, np.inf
-        return optimum(quadrics[u], quadrics[v])  # type: ignore[no-any-return]  # compiled: mypy sees Any
+        return optimum(quadrics[u], quadrics[v])
     stays = u if kinds[u] > kinds[v] else v
     x, y, z = vertices[stays, 0], vertices[stays, 1], vertices[stays, 2]
     return x, y, z, error_at(quadrics[u], quadrics[v], x, y, z)
@@ -101,7 +102,9 @@ def _unlink(c: int, heads: Array, ring: Array, corners: Array) -> None:
 
 
 @compiled
-def _collapse(u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array) -> None:
+def _collapse(  # noqa: C901 - both vertices' faces are walked in one loop
+    u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array
+) -> None:
     """Let u go into v and take the faces of their edge away; their labels' counts go down."""
     first = -1
     last = -1
@@ -157,9 +160,7 @@ def _threshold(costs: Array, alive: Array, wanted: int) -> float:
 
 
 @compiled
-def _is_open(
-    u: int, heads: Array, ring: Array, corners: Array, kinds: Array, sides: Array, counts: Array, targets: Array
-) -> bool:
+def _is_open(u: int, heads: Array, ring: Array, kinds: Array, sides: Array, counts: Array, targets: Array) -> bool:
     """Tell whether a vertex can still go: between labels that both have more triangles than they shall keep."""
     c = heads[u]
     while True:
@@ -192,7 +193,7 @@ def _refresh(
     survivors = 0
     for i in range(alive.size):
         u = alive[i]
-        if heads[u] < 0 or not _is_open(u, heads, ring, corners, kinds, sides, counts, targets):
+        if heads[u] < 0 or not _is_open(u, heads, ring, kinds, sides, counts, targets):
             continue
         alive[survivors] = u
         survivors += 1
@@ -341,6 +342,7 @@ def decimate(
     targets: NDArray[np.int64],
     blur: float,
     bound: float | None = None,
+    held: NDArray[np.bool_] | None = None,
     tell: Callable[[int], None] = lambda _: None,
 ) -> tuple[Complex, NDArray[np.int32]]:
     """Return a complex in which each label has no more triangles than its target, as far as its topology allows.
@@ -355,7 +357,10 @@ def decimate(
         How far a vertex may come to lie from the planes of the faces that went into it, millimetres: the root of the
         mean of the squares, by area. It keeps the tips of thin vessels, whose area is too small to make them dear.
     bound
-        How far a vertex of the complex may come to lie from the new surface, millimetres; None for as far as it takes.
+        How far a vertex may come to lie from the new surface by the collapses of what it went into, millimetres; None
+        for as far as it takes. Collapses beside these are not looked at: `deviation` tells what came of it.
+    held
+        (n,) bool, with a bound: vertices that stay where they are.
     tell
         Is told after each pass how many labels have reached their target. What it raises ends the work.
 
@@ -379,6 +384,8 @@ def decimate(
     refused = np.full(count, -1, np.int32)
     heirs = np.full(count, -1, np.int32)
     errors = np.zeros(count, np.float32)
+    if held is not None:
+        errors[held] = np.inf
     stamps = np.zeros(count, np.int32)
     stamp = 0
     alive = np.arange(count, dtype=np.int32)

@@ -41,9 +41,7 @@ def _nearest(point: Array, v: int, vertices: Array, faces: Array, heads: Array, 
 
 
 @compiled
-def _towards(
-    point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array
-) -> tuple[float, int]:
+def _towards(point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array) -> tuple[float, int]:
     """Return what `_nearest` does, going on from vertex to vertex towards the point while that brings it nearer."""
     least, nearest = _nearest(point, v, vertices, faces, heads, ring)
     while True:
@@ -112,25 +110,34 @@ def _measure(
     sides: Array,
     largest: Array,
     queue: Array,
+    bound: float,
+    beyond: Array,
 ) -> None:
     stamps = np.full(vertices.shape[0], -1, np.int32)
     for i in range(points.shape[0]):
         # What a vertex went into may have slid along the surface, so the nearest face need not be beside it.
         least, nearest = _towards(points[i], heirs[i], vertices, faces, heads, ring)
-        if least > min(largest[sides[nearest, 0]], largest[sides[nearest, 1]]):
-            # It would be a new largest one: look more thoroughly, which is seldom.
+        if least > min(largest[sides[nearest, 0]], largest[sides[nearest, 1]], bound * bound):
+            # It would be a new largest one, or too large: look more thoroughly, which is seldom.
             square, face = _around(points[i], heirs[i], vertices, faces, heads, ring, stamps, i, queue)
             if square < least:
                 least, nearest = square, face
+        beyond[i] = least > bound * bound
         for side in range(2):
             label = sides[nearest, side]
             largest[label] = max(largest[label], least)
 
 
 def deviations(
-    points: NDArray[np.float64], heirs: NDArray[np.int32], complex_: Complex, label_count: int
-) -> NDArray[np.float64]:
+    points: NDArray[np.float32],
+    heirs: NDArray[np.int32],
+    complex_: Complex,
+    label_count: int,
+    bound: float = np.inf,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return for each label how far a point of its boundary is from its surface at most, millimetres.
+
+    And for each point whether that is more than `bound`.
 
     Parameters
     ----------
@@ -146,6 +153,9 @@ def deviations(
     """
     heads, ring = link_corners(corners_of(complex_.faces), len(complex_.vertices))
     largest = np.zeros(label_count)
-    _measure(points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest, np.empty(_THOROUGH, np.int32))
-    root: NDArray[np.float64] = np.sqrt(largest)
-    return root
+    beyond = np.empty(len(points), np.bool_)
+    queue = np.empty(_THOROUGH, np.int32)
+    _measure(
+        points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest, queue, bound, beyond
+    )
+    return np.sqrt(largest), beyond

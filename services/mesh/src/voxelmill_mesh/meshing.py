@@ -22,14 +22,11 @@ from voxelmill_shared.work import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxelmill_mesh.complexes import Complex
     from voxelmill_mesh.label_map import LabelMap
     from voxelmill_shared.plan import Plan
     from voxelmill_shared.work import StepClock
 
-
-_LESS = 0.9
-_LEAST_BOUND = 0.01
-"""A bound on the error that is smaller, in parts of the smallest step between voxels, is not worth a collapse."""
 
 BLUR = 0.25
 """`decimate`'s bound on the mean error, in parts of the smallest step between voxels."""
@@ -49,6 +46,60 @@ class LabelMesh:
 
     mesh: Mesh
     deviation_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What the complex shall become: triangles and volumes (mm3) by label, within which voxels, how far off at most."""
+
+    targets: NDArray[np.int64]
+    volumes: NDArray[np.float64]
+    affine: NDArray[np.float64]
+    extent: tuple[NDArray[np.float64], NDArray[np.float64]]
+    spacing: float
+    max_error_mm: float | None
+
+    @property
+    def most(self) -> float:
+        return np.inf if self.max_error_mm is None else self.max_error_mm
+
+    def mended(self, complex_: Complex) -> Complex:
+        reach = min(REACH * self.spacing, self.most / 4)
+        return replace(complex_, vertices=mend_volumes(complex_, self.volumes, self.affine, self.extent, reach))
+
+
+def _mend(
+    complex_: Complex, points: NDArray[np.float32], heirs: NDArray[np.int32], aim: _Aim
+) -> tuple[Complex, NDArray[np.float64]]:
+    mended = aim.mended(complex_)
+    return mended, deviations(points, heirs, mended, len(aim.targets))[0]
+
+
+def _decimate(
+    complex_: Complex, points: NDArray[np.float32], heirs: NDArray[np.int32], aim: _Aim, clock: StepClock
+) -> tuple[Complex, NDArray[np.float64]]:
+    """Decimate and mend; with a bound, again and again, until what goes too far is held where it is."""
+    label_count = len(aim.targets)
+    held = None if aim.max_error_mm is None else np.zeros(len(complex_.vertices), np.bool_)
+    bound = None if aim.max_error_mm is None else aim.max_error_mm / 2
+    while True:
+        left, inherited = decimate(
+            complex_,
+            aim.targets,
+            BLUR * aim.spacing,
+            bound,
+            held,
+            lambda done: clock.tell(Progress("decimate", done, label_count - 1)),
+        )
+        owners = inherited[heirs]
+        left = aim.mended(left)
+        largest, beyond = deviations(points, owners, left, label_count, aim.most)
+        if held is None or not beyond.any():
+            return left, largest
+        # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
+        if held[heirs[beyond]].all():
+            return _mend(complex_, points, heirs, aim)
+        held[heirs[np.isin(owners, owners[beyond])]] = True
 
 
 def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, clock: StepClock) -> list[LabelMesh]:
@@ -91,28 +142,12 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
     heirs = merged[::stride].copy()
     extent = (net.vertices.min(axis=0).astype(np.float64), net.vertices.max(axis=0).astype(np.float64))
     del net, smoothed, merged  # most of the memory
-    volumes = voxels * (label_map.voxel_ml * 1000)
-
-    def tell(done: int) -> None:
-        clock.tell(Progress("decimate", done, label_count - 1))
-
-    reach, bound = REACH * spacing, None
-    if plan.max_error_mm is not None:
-        reach = min(reach, plan.max_error_mm / 4)
-        bound = plan.max_error_mm - reach
-    while True:
-        left, owners = complex_, heirs
-        if decimating:
-            left, inherited = decimate(complex_, targets, BLUR * spacing, bound, tell)
-            owners = inherited[heirs]
-        left = replace(left, vertices=mend_volumes(left, volumes, affine, extent, reach))
-        largest = deviations(points, owners, left, label_count)
-        if bound is None or plan.max_error_mm is None or largest.max() <= plan.max_error_mm or not decimating:
-            break
-        # Decimation looks at each collapse alone; what they add up to is seen only now.
-        bound *= _LESS * plan.max_error_mm / float(largest.max())
-        decimating = bound > _LEAST_BOUND * spacing
-    complex_ = left
+    volumes = np.asarray(voxels * (label_map.voxel_ml * 1000), np.float64)
+    aim = _Aim(targets, volumes, affine, extent, spacing, plan.max_error_mm)
+    if decimating:
+        complex_, largest = _decimate(complex_, points, heirs, aim, clock)
+    else:
+        complex_, largest = _mend(complex_, points, heirs, aim)
     clock.begin("surfaces")
     sides = index_sides(complex_.sides, label_count)
     vertices = (complex_.vertices + complex_.origin).astype(np.float32)

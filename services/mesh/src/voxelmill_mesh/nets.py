@@ -74,7 +74,7 @@ def _flag_row(labels: Array, z: int, y: int, steep: Array, flags: Array) -> bool
         flag = steep[x] | steep[x + 1] | np.uint8(here[x] != here[x + 1])
         flags[x] = flag
         found |= flag
-    return found != 0
+    return bool(found != 0)
 
 
 @compiled
@@ -84,8 +84,8 @@ def _count(labels: Array, first: int, last: int, counts: Array) -> None:
     steep = np.zeros(columns, np.uint8)
     flags = np.zeros(columns, np.uint8)
     for z in range(first, last):
-        vertices = 0
-        quads = 0
+        vertices = np.uint32(0)
+        quads = np.uint32(0)
         for y in range(rows - 1):
             if not _flag_row(labels, z, y, steep, flags):
                 continue
@@ -177,7 +177,7 @@ def _set_quad(quads: Array, sides: Array, q: int, ring: tuple[int, int, int, int
 
 
 @compiled
-def _fill(
+def _fill(  # noqa: C901, PLR0915 - one loop over the cells that touches each voxel once
     labels: Array,
     first: int,
     last: int,

@@ -87,7 +87,7 @@ def error_at(first: Array, second: Array, x: float, y: float, z: float) -> float
         + first[9]
         + second[9]
     )
-    return max(0.0, value)
+    return float(max(0.0, value))
 
 
 @compiled

@@ -33,8 +33,8 @@ MESH_QUALITY: dict[Quality, MeshQuality] = {
 
 
 COARSE_SHARE = 0.3
-"""A label of which no larger part of the triangles shall stay is made coarser in blocks first (`clusters`), which leaves
-a quarter."""
+"""A label of which no larger part of the triangles shall stay is made coarser in blocks first (`clusters`), which
+leaves a quarter."""
 
 
 def target_triangles(triangles: int, reduction_percent: int, quality: MeshQuality) -> int:

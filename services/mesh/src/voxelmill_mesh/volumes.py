@@ -2,9 +2,9 @@
 
 Smoothing and decimation take a little of what bulges out, and of a small or thin organ more than a little. Here each
 label gets a pressure, so that each piece of surface moves along its normal by the difference of the pressures on its
-two sides: neighbours keep their common boundary, and what one gains the other loses. The pressures that mend all volumes
-solve a linear system whose matrix is that of a graph: labels, joined by the areas of their boundaries. Where labels
-are thin it holds only nearly, so it is done a few times.
+two sides: neighbours keep their common boundary, and what one gains the other loses. The pressures that mend all
+volumes solve a linear system whose matrix is that of a graph: labels, joined by the areas of their boundaries. Where
+labels are thin it holds only nearly, so it is done a few times.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 ROUNDS = 6
 """Each leaves a small part of the error that the one before left."""
 
-REACH = 0.3
-"""How far a vertex may go in all, in parts of the smallest step between voxels: less than what could turn a face."""
+REACH = 0.5
+"""How far a vertex may go in all, in parts of the smallest step between voxels: only a label of a few voxels needs as
+much."""
 
 _SOLVER_STEPS = 200
 _SOLVED = 1e-6
@@ -37,9 +38,7 @@ def _measure(vertices: Array, faces: Array, sides: Array, volumes: Array) -> Non
     for f in range(faces.shape[0]):
         a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
         six = (
-            a[0] * (b[1] * c[2] - b[2] * c[1])
-            + a[1] * (b[2] * c[0] - b[0] * c[2])
-            + a[2] * (b[0] * c[1] - b[1] * c[0])
+            a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0])
         )
         volumes[sides[f, 0]] += six / 6
         volumes[sides[f, 1]] -= six / 6
@@ -106,9 +105,7 @@ def _move(vertices: Array, start: Array, moves: Array, reach: float, inverse: Ar
                 vertices[v, axis] += inverse[axis + 4, 3]
 
 
-def _solve(
-    pairs: NDArray[np.int64], areas: NDArray[np.float64], wanted: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _solve(pairs: NDArray[np.int64], areas: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the pressures that change the volumes as wanted, by conjugate gradients; that of the background is 0."""
     count = len(wanted)
     diagonal = np.bincount(pairs[:, 0], areas, count) + np.bincount(pairs[:, 1], areas, count)
@@ -116,7 +113,8 @@ def _solve(
 
     def apply(pressures: NDArray[np.float64]) -> NDArray[np.float64]:
         flow = areas * (pressures[pairs[:, 0]] - pressures[pairs[:, 1]])
-        changed = np.bincount(pairs[:, 0], flow, count) - np.bincount(pairs[:, 1], flow, count)
+        gained = np.bincount(pairs[:, 0], flow, count) - np.bincount(pairs[:, 1], flow, count)
+        changed = gained.astype(np.float64)
         changed[0] = 0.0
         return changed
 
@@ -179,7 +177,8 @@ def mend_volumes(
         have = np.zeros(count)
         _measure(vertices, faces, sides, have)
         _areas(vertices, faces, face_areas)
-        pressures = _solve(pairs, np.bincount(inverse, face_areas, len(found)), volumes - have)
+        between = np.bincount(inverse, face_areas, len(found)).astype(np.float64)
+        pressures = _solve(pairs, between, volumes - have)
         moves = _moves(vertices, faces, sides, pressures)
         _move(vertices, complex_.vertices, moves, reach, transforms, *extent)
     return vertices

@@ -58,7 +58,8 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
         `meshes.json` (the measurements), `meshes.zip` (all of these), and `preview.png`. Measurements: `segments`, by
         name, what `MeshMeasures` says with `voxel_volume_ml`, `volume_error_percent` (of the mesh against the voxels),
         `deviation_mm` (how far the smoothed boundary of the voxels is from the mesh at most) and `touches_border` (the
-        anatomy leaves the image, and the mesh is closed there by its border); `lps_to_scene`, the transform from patient millimetres to the scene's metres.
+        anatomy leaves the image, and the mesh is closed there by its border); `lps_to_scene`, the transform from
+        patient millimetres to the scene's metres.
 
     Raises
     ------

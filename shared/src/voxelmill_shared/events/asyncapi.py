@@ -42,7 +42,7 @@ PUBLISHERS: dict[type[Event], tuple[str, ...]] = {
     StageSkipped: ("thumbnail", "segment", "mesh"),
     StageFailed: ("ingest", "thumbnail", "segment", "mesh", "index"),
     SeriesIndexed: ("index",),
-    JobProgressed: ("segment",),
+    JobProgressed: ("segment", "mesh"),
 }
 """Which parts publish an event (DESIGN: 1. The flow). `ingest` publishes uploads for the members of archives."""
 
