@@ -53,7 +53,8 @@ def test_big_endian_headers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((5, 6, 7, 1, 3), np.int16), ((5, 6), np.int16), ((5, 6, 1), np.int16), ((5, 6, 7), np.complex64)]
+    ("shape", "dtype"),
+    [((5, 6, 7, 1, 3), np.int16), ((5, 6), np.int16), ((5, 6, 1), np.int16), ((5, 6, 7), np.complex64)],
 )
 def test_what_is_no_volume_is_skipped(shape: tuple[int, ...], dtype: Any) -> None:
     found = judge(image(shape, dtype))
