@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.compiled import compiled
-from voxelmill_mesh.complexes import CURVE, DISC, count_faces, others
+from voxelmill_mesh.complexes import CURVE, DISC, others
 
 if TYPE_CHECKING:
     from voxelmill_mesh.compiled import Array
@@ -21,96 +21,113 @@ it was, and then it must get better."""
 
 
 @compiled
-def spoils(
-    u: int, v: int, heads: Array, ring: Array, corners: Array, vertices: Array, x: float, y: float, z: float
-) -> bool:
-    """Tell whether moving u to (x, y, z) folds a face around u, or makes a sliver; faces with v will be gone."""
-    c = heads[u]
-    while True:
-        p, q = others(c, corners)
-        if v not in (p, q):
-            px, py, pz = vertices[p, 0], vertices[p, 1], vertices[p, 2]
-            qx, qy, qz = vertices[q, 0], vertices[q, 1], vertices[q, 2]
-            ex, ey, ez = qx - px, qy - py, qz - pz
-            ox, oy, oz = vertices[u, 0] - px, vertices[u, 1] - py, vertices[u, 2] - pz
-            wx, wy, wz = x - px, y - py, z - pz
-            onx, ony, onz = ey * oz - ez * oy, ez * ox - ex * oz, ex * oy - ey * ox
-            nnx, nny, nnz = ey * wz - ez * wy, ez * wx - ex * wz, ex * wy - ey * wx
-            turn = onx * nnx + ony * nny + onz * nnz
-            old_area = onx * onx + ony * ony + onz * onz  # squared, twice the area: no root is needed
-            new_area = nnx * nnx + nny * nny + nnz * nnz
-            if turn < 0 or turn * turn < FOLD_COSINE * FOLD_COSINE * old_area * new_area:
-                return True
-            edge = ex * ex + ey * ey + ez * ez
-            longest = max(edge, wx * wx + wy * wy + wz * wz, (x - qx) ** 2 + (y - qy) ** 2 + (z - qz) ** 2)
-            if new_area <= SLIVER * SLIVER * longest * longest:
-                was = max(
-                    edge,
-                    ox * ox + oy * oy + oz * oz,
-                    (vertices[u, 0] - qx) ** 2 + (vertices[u, 1] - qy) ** 2 + (vertices[u, 2] - qz) ** 2,
-                )
-                if new_area * was * was <= old_area * longest * longest:
-                    return True
-        c = ring[c]
-        if c == heads[u]:
-            return False
+def gather_star(u: int, heads: Array, ring: Array, corners: Array, star: Array) -> int:
+    """Write the corners at a vertex, each with the two other vertices of its face; return how many, -1 if too many.
 
-
-@compiled
-def _has_face_of(u: int, v: int, heads: Array, ring: Array, corners: Array, stamps: Array, apex: int) -> bool:
-    """Tell whether u has a face without v whose two other vertices both face the edge of u and v."""
-    c = heads[u]
-    while True:
-        p, q = others(c, corners)
-        if stamps[p] == apex and stamps[q] == apex and v not in (p, q):
-            return True
-        c = ring[c]
-        if c == heads[u]:
-            return False
-
-
-@compiled
-def keeps_topology(
-    u: int, v: int, heads: Array, ring: Array, corners: Array, kinds: Array, stamps: Array, stamp: int
-) -> bool:
-    """Tell whether u may go into v, whose kind is no lower: the links of both share no more than the link of the edge.
-
-    The same holds for the curves alone, and a vertex of a curve goes along it.
+    What follows asks the same faces again and again: here they lie together.
     """
-    around = 0
+    count = 0
     c = heads[u]
     while True:
-        p, q = others(c, corners)
-        if v in (p, q):
-            around += 1
-        stamps[p] = stamp
-        stamps[q] = stamp
+        if count == star.shape[0]:
+            return -1
+        star[count, 0] = c
+        star[count, 1], star[count, 2] = others(c, corners)
+        count += 1
         c = ring[c]
         if c == heads[u]:
-            break
+            return count
+
+
+@compiled
+def spoils(u: int, v: int, star: Array, vertices: Array, x: float, y: float, z: float) -> bool:
+    """Tell whether moving u to (x, y, z) folds a face around u, or makes a sliver; faces with v will be gone."""
+    for i in range(star.shape[0]):
+        p, q = star[i, 1], star[i, 2]
+        if v in (p, q):
+            continue
+        px, py, pz = vertices[p, 0], vertices[p, 1], vertices[p, 2]
+        qx, qy, qz = vertices[q, 0], vertices[q, 1], vertices[q, 2]
+        ex, ey, ez = qx - px, qy - py, qz - pz
+        ox, oy, oz = vertices[u, 0] - px, vertices[u, 1] - py, vertices[u, 2] - pz
+        wx, wy, wz = x - px, y - py, z - pz
+        onx, ony, onz = ey * oz - ez * oy, ez * ox - ex * oz, ex * oy - ey * ox
+        nnx, nny, nnz = ey * wz - ez * wy, ez * wx - ex * wz, ex * wy - ey * wx
+        turn = onx * nnx + ony * nny + onz * nnz
+        old_area = onx * onx + ony * ony + onz * onz  # squared, twice the area: no root is needed
+        new_area = nnx * nnx + nny * nny + nnz * nnz
+        if turn < 0 or turn * turn < FOLD_COSINE * FOLD_COSINE * old_area * new_area:
+            return True
+        edge = ex * ex + ey * ey + ez * ez
+        longest = max(edge, wx * wx + wy * wy + wz * wz, (x - qx) ** 2 + (y - qy) ** 2 + (z - qz) ** 2)
+        if new_area <= SLIVER * SLIVER * longest * longest:
+            was = max(
+                edge,
+                ox * ox + oy * oy + oz * oz,
+                (vertices[u, 0] - qx) ** 2 + (vertices[u, 1] - qy) ** 2 + (vertices[u, 2] - qz) ** 2,
+            )
+            if new_area * was * was <= old_area * longest * longest:
+                return True
+    return False
+
+
+@compiled
+def _has(star: Array, w: int) -> bool:
+    """Tell whether a vertex is one of a star's rim."""
+    for i in range(star.shape[0]):  # noqa: SIM110 - compiled: a generator would not be
+        if star[i, 1] == w or star[i, 2] == w:
+            return True
+    return False
+
+
+@compiled
+def _on_edge(star: Array, v: int, w: int) -> bool:
+    """Tell whether a star has a face with both v and w."""
+    for i in range(star.shape[0]):  # noqa: SIM110 - compiled: a generator would not be
+        if (star[i, 1] == v and star[i, 2] == w) or (star[i, 1] == w and star[i, 2] == v):
+            return True
+    return False
+
+
+@compiled
+def _closes(star: Array, v: int) -> bool:
+    """Tell whether a star has a face without v whose two other vertices both lie across the edge to v."""
+    for i in range(star.shape[0]):
+        p, q = star[i, 1], star[i, 2]
+        if v not in (p, q) and _on_edge(star, v, p) and _on_edge(star, v, q):
+            return True
+    return False
+
+
+@compiled
+def _count_with(star: Array, w: int) -> int:
+    count = 0
+    for i in range(star.shape[0]):
+        if star[i, 1] == w or star[i, 2] == w:
+            count += 1
+    return count
+
+
+@compiled
+def keeps_topology(u: int, v: int, star: Array, other: Array, kinds: Array) -> bool:
+    """Tell whether u may go into v, whose kind is no lower: their links share no more than the link of the edge.
+
+    The same holds for the curves alone, and a vertex of a curve goes along it. `star` is that of u, `other` that of v.
+    """
+    around = _count_with(star, v)
     if kinds[u] == CURVE and around == 2:
         return False
-    common = 0
-    c = heads[v]
-    while True:
-        for w in others(c, corners):
-            if w != u and stamps[w] == stamp:
-                stamps[w] = stamp + 1
-                common += 1
-                if (
-                    kinds[u] == CURVE
-                    and kinds[w] != DISC
-                    and (count_faces(u, w, heads, ring, corners) > 2 and count_faces(v, w, heads, ring, corners) > 2)
-                ):
-                    return False
-        c = ring[c]
-        if c == heads[v]:
-            break
+    for i in range(star.shape[0]):
+        for k in range(1, 3):
+            w = star[i, k]
+            if w == v or not _has(other, w):
+                continue
+            if not _on_edge(star, v, w):
+                return False  # a neighbour of both that does not lie across their edge
+            if kinds[u] == CURVE and kinds[w] != DISC and _count_with(star, w) > 2 and _count_with(other, w) > 2:
+                return False
     # Faces that u and v both have over the same edge would come to lie back to back.
-    return common == around and not (
-        _has_face_of(u, v, heads, ring, corners, stamps, stamp + 1)
-        and _has_face_of(v, u, heads, ring, corners, stamps, stamp + 1)
-    )
+    return not (_closes(star, v) and _closes(other, u))
 
 
 @compiled
@@ -144,18 +161,15 @@ def far_from_triangle(p: Array, a: Array, b: Array, c: Array) -> float:
 
 
 @compiled
-def far_from_star(
-    point: Array, u: int, v: int, heads: Array, ring: Array, corners: Array, vertices: Array, place: Array
-) -> float:
+def far_from_star(point: Array, u: int, v: int, star: Array, other: Array, vertices: Array, place: Array) -> float:
     """Return how far a point is from the faces of u and v as they are once both have gone to a place."""
     least = np.inf
-    for each, other in ((u, v), (v, u)):
-        c = heads[each]
-        while True:
-            p, q = others(c, corners)
-            if other not in (p, q):
-                least = min(least, far_from_triangle(point, place, vertices[p], vertices[q]))
-            c = ring[c]
-            if c == heads[each]:
-                break
+    for i in range(star.shape[0]):
+        p, q = star[i, 1], star[i, 2]
+        if v not in (p, q):
+            least = min(least, far_from_triangle(point, place, vertices[p], vertices[q]))
+    for i in range(other.shape[0]):
+        p, q = other[i, 1], other[i, 2]
+        if u not in (p, q):
+            least = min(least, far_from_triangle(point, place, vertices[p], vertices[q]))
     return float(np.sqrt(least))

@@ -360,9 +360,7 @@ def make_complex(
     with_quadrics
         False for a complex that will not be decimated: it has no quadrics, and no kinds but `CORNER`.
     """
-    middle = np.zeros(3)
-    if len(net.vertices):
-        middle = (net.vertices.min(axis=0) + net.vertices.max(axis=0)).astype(np.float64) / 2
+    middle = (net.extent.astype(np.float64) - 0.5) / 2
     matrix = affine[:3, :3]
     origin = matrix @ middle + affine[:3, 3]
     flipped = bool(np.linalg.det(matrix) < 0)

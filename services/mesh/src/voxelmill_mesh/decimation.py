@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.collapse_rules import far_from_star, keeps_topology, spoils
+from voxelmill_mesh.collapse_rules import far_from_star, gather_star, keeps_topology, spoils
 from voxelmill_mesh.compiled import compiled
-from voxelmill_mesh.complexes import CORNER, DISC, Complex, corners_of, link_corners, others
+from voxelmill_mesh.complexes import CORNER, DISC, LARGEST_STAR, Complex, corners_of, link_corners, others
 from voxelmill_mesh.quadrics import error_at, optimum, weight_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from voxelmill_mesh.compiled import Array
 
-PASS_SHARE = 0.4
+PASS_SHARE = 0.8
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
 
@@ -73,21 +73,16 @@ def _cheapest(
 
 
 @compiled
-def _may_lose(
-    u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array, targets: Array
-) -> bool:
-    """Tell whether all labels around an edge have more triangles than they shall keep."""
-    c = heads[u]
-    while True:
-        if v in others(c, corners):
-            f = c >> 2
+def _may_lose(v: int, star: Array, sides: Array, counts: Array, targets: Array) -> bool:
+    """Tell whether all labels around the edge to v have more triangles than they shall keep."""
+    for i in range(star.shape[0]):
+        if v in (star[i, 1], star[i, 2]):
+            f = star[i, 0] >> 2
             for side in range(2):
                 label = sides[f, side]
                 if label and counts[label] <= targets[label]:
                     return False
-        c = ring[c]
-        if c == heads[u]:
-            return True
+    return True
 
 
 @compiled
@@ -102,39 +97,45 @@ def _unlink(c: int, heads: Array, ring: Array, corners: Array) -> None:
 
 
 @compiled
-def _collapse(  # noqa: C901 - both vertices' faces are walked in one loop
-    u: int, v: int, heads: Array, ring: Array, corners: Array, sides: Array, counts: Array
+def _collapse(
+    u: int,
+    v: int,
+    star: Array,
+    other: Array,
+    heads: Array,
+    ring: Array,
+    corners: Array,
+    sides: Array,
+    counts: Array,
 ) -> None:
     """Let u go into v and take the faces of their edge away; their labels' counts go down."""
     first = -1
     last = -1
-    for old in (v, u):
-        c = heads[old]
-        start = c
-        while True:
-            after = ring[c]
-            p, q = others(c, corners)
-            other = u if old == v else v
-            if other in (p, q):
-                if old == u:  # seen from v before: v's corner is no longer in use
-                    base = c & ~3
-                    for k in range(3):
-                        if corners[base + k] not in (u, v):
-                            _unlink(base + k, heads, ring, corners)
-                    for side in range(2):
-                        counts[sides[c >> 2, side]] -= 1
-                    corners[base] = -1
+    for i in range(other.shape[0]):
+        if u not in (other[i, 1], other[i, 2]):
+            c = other[i, 0]
+            if first < 0:
+                first = c
             else:
-                if first < 0:
-                    first = c
-                else:
-                    ring[last] = c
-                last = c
-                if old == u:
-                    corners[c] = v
-            c = after
-            if c == start:
-                break
+                ring[last] = c
+            last = c
+    for i in range(star.shape[0]):
+        c, p, q = star[i, 0], star[i, 1], star[i, 2]
+        if v in (p, q):
+            base = c & ~3
+            for k in range(3):
+                if corners[base + k] not in (u, v):
+                    _unlink(base + k, heads, ring, corners)
+            for side in range(2):
+                counts[sides[c >> 2, side]] -= 1
+            corners[base] = -1
+        else:
+            corners[c] = v
+            if first < 0:
+                first = c
+            else:
+                ring[last] = c
+            last = c
     ring[last] = first
     heads[v] = first
     heads[u] = -1
@@ -255,46 +256,51 @@ def _pass(
     best: Array,
     stale: Array,
     refused: Array,
-    stamps: Array,
-    stamp: int,
     counts: Array,
     targets: Array,
     errors: Array,
     bound: float,
     heirs: Array,
     blur: float,
-) -> tuple[int, int]:
-    """Collapse what costs no more than `limit`; return how many collapses were tried, and the last stamp."""
+) -> int:
+    """Collapse what costs no more than `limit`; return how many collapses were tried."""
     tried = 0
     place = np.empty(3)
+    first = np.empty((LARGEST_STAR, 3), np.int32)
+    second = np.empty((LARGEST_STAR, 3), np.int32)
     for i in range(alive.size):
         u = alive[i]
         # What is stale has had a collapse beside it in this pass and waits for the next.
         if heads[u] < 0 or stale[u] or not costs[u] <= limit or costs[u] == np.inf:
             continue
         v = best[u]
-        if not _may_lose(u, v, heads, ring, corners, sides, counts, targets):
+        gone, stays = (u, v) if kinds[u] <= kinds[v] else (v, u)
+        size = gather_star(gone, heads, ring, corners, first)
+        if size < 0 or not _may_lose(stays, first[:size], sides, counts, targets):
             costs[u] = np.inf
             continue
         tried += 1
         if stale[v]:
             continue
-        gone, stays = (u, v) if kinds[u] <= kinds[v] else (v, u)
+        other_size = gather_star(stays, heads, ring, corners, second)
+        if other_size < 0:
+            costs[u] = np.inf
+            continue
+        star, other = first[:size], second[:other_size]
         x, y, z, cost = _place(u, v, vertices, kinds, quadrics)
         place[0], place[1], place[2] = x, y, z
-        stamp += 2
         error = 0.0
         if bound < np.inf:
             error = max(
-                errors[gone] + far_from_star(vertices[gone], gone, stays, heads, ring, corners, vertices, place),
-                errors[stays] + far_from_star(vertices[stays], gone, stays, heads, ring, corners, vertices, place),
+                errors[gone] + far_from_star(vertices[gone], gone, stays, star, other, vertices, place),
+                errors[stays] + far_from_star(vertices[stays], gone, stays, star, other, vertices, place),
             )
         if (
             error > bound
             or cost > blur * blur * (weight_of(quadrics[u]) + weight_of(quadrics[v]))
-            or not keeps_topology(gone, stays, heads, ring, corners, kinds, stamps, stamp)
-            or spoils(gone, stays, heads, ring, corners, vertices, x, y, z)
-            or (kinds[gone] == kinds[stays] and spoils(stays, gone, heads, ring, corners, vertices, x, y, z))
+            or not keeps_topology(gone, stays, star, other, kinds)
+            or spoils(gone, stays, star, vertices, x, y, z)
+            or (kinds[gone] == kinds[stays] and spoils(stays, gone, other, vertices, x, y, z))
         ):
             if refused[u] < 0:
                 refused[u] = v  # its next best edge comes in the next pass
@@ -302,14 +308,14 @@ def _pass(
             else:
                 costs[u] = np.inf  # until something around it changes
             continue
-        _collapse(gone, stays, heads, ring, corners, sides, counts)
+        _collapse(gone, stays, star, other, heads, ring, corners, sides, counts)
         heirs[gone] = stays
         errors[stays] = error
         vertices[stays, 0], vertices[stays, 1], vertices[stays, 2] = x, y, z
         for k in range(10):
             quadrics[stays, k] += quadrics[gone, k]
         _update_around(gone, stays, heads, ring, corners, vertices, kinds, quadrics, costs, best, stale, refused)
-    return tried, stamp
+    return tried
 
 
 @compiled
@@ -386,8 +392,6 @@ def decimate(
     errors = np.zeros(count, np.float32)
     if held is not None:
         errors[held] = np.inf
-    stamps = np.zeros(count, np.int32)
-    stamp = 0
     alive = np.arange(count, dtype=np.int32)
     while True:
         tell(int((counts[1:] <= targets[1:]).sum()))
@@ -398,9 +402,9 @@ def decimate(
         if not needed or not survivors:
             break
         limit = _threshold(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
-        parts = (vertices, corners, sides, kinds, quadrics, heads, ring, costs, best, stale, refused, stamps)
+        parts = (vertices, corners, sides, kinds, quadrics, heads, ring, costs, best, stale, refused)
         reach = np.inf if bound is None else bound
-        tried, stamp = _pass(alive, limit, *parts, stamp, counts, targets, errors, reach, heirs, blur)
+        tried = _pass(alive, limit, *parts, counts, targets, errors, reach, heirs, blur)
         if not tried:
             break  # every edge that is left is needed for the shape or the topology
     faces = corners.reshape(-1, 4)[:, :3]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _THOROUGH = 250
 """In the neighbourhood of so many vertices the nearest face is looked for where it matters."""
 
-STRIDE = 8
+STRIDE = 32
 """Of so many of the net's vertices one is measured: enough for the largest and the mean, at little cost."""
 
 

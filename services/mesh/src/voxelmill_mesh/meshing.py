@@ -140,7 +140,7 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
     stride = STRIDE if plan.max_error_mm is None else 1
     points = transform(smoothed[::stride].copy(), affine, complex_.origin)
     heirs = merged[::stride].copy()
-    extent = (net.vertices.min(axis=0).astype(np.float64), net.vertices.max(axis=0).astype(np.float64))
+    extent = (np.full(3, -0.5), net.extent.astype(np.float64))
     del net, smoothed, merged  # most of the memory
     volumes = np.asarray(voxels * (label_map.voxel_ml * 1000), np.float64)
     aim = _Aim(targets, volumes, affine, extent, spacing, plan.max_error_mm)

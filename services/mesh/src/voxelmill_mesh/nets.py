@@ -47,6 +47,8 @@ class SurfaceNet:
         handedness).
     sides
         (m, 2): the labels on both sides of each quadrilateral, the lower first. Beyond the label map is label 0.
+    extent
+        (3,) float32: the highest column, row and slice of the label map's outer faces; the lowest are -0.5.
     regular
         (n,) bool: the surface is a disc around this vertex. Elsewhere three labels meet, or a label touches itself.
     """
@@ -55,6 +57,7 @@ class SurfaceNet:
     links: NDArray[np.int32]
     quads: NDArray[np.int32]
     sides: NDArray[np.unsignedinteger]
+    extent: NDArray[np.float32]
     regular: NDArray[np.bool_]
 
 
@@ -280,4 +283,5 @@ def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
         regular = np.empty(vertex_count, np.bool_)
         parts = (starts, vertices, links, quads, sides, regular, REGULAR_CELLS)
         run(_fill, ((labels, first, last, *parts) for first, last in pairwise(slabs)))
-    return SurfaceNet(vertices, links, quads, sides, regular)
+    extent = np.array(labels.shape[::-1], np.float32) - np.float32(2.5)  # less the margin, less half a voxel
+    return SurfaceNet(vertices, links, quads, sides, extent, regular)

@@ -130,7 +130,7 @@ def smooth(net: SurfaceNet, iterations: int) -> NDArray[np.float32]:
     old = np.zeros((count + 1, 4), np.float32)  # the last is the vertex that never moves
     new = np.zeros((count + 1, 4), np.float32)
     present = np.empty(count, np.uint8)
-    extent = net.vertices.max(axis=0)  # a vertex at the border of the label map stands on its outer face
+    extent = net.extent  # a vertex at the border of the label map stands on its outer face
     border = _find_border(net.vertices, extent)
     bounds = list(pairwise(np.linspace(0, count, WORKERS + 1).astype(np.int64)))
     with in_parallel() as run:
