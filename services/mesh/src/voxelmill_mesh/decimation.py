@@ -22,7 +22,7 @@ import numpy as np
 from voxelmill_mesh.collapse_rules import far_from_star, gather_star, keeps_topology, spoils
 from voxelmill_mesh.compiled import compiled
 from voxelmill_mesh.complexes import CORNER, DISC, LARGEST_STAR, Complex, corners_of, link_corners, others
-from voxelmill_mesh.quadrics import error_at, optimum, weight_of
+from voxelmill_mesh.quadrics import cost_limit, error_at, optimum, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,25 +139,6 @@ def _collapse(
     ring[last] = first
     heads[v] = first
     heads[u] = -1
-
-
-@compiled
-def _threshold(costs: Array, alive: Array, wanted: int) -> float:
-    """Return a cost that about `wanted` vertices do not exceed.
-
-    A float32 that is not negative orders like its bits, so their upper half makes a histogram without any scale.
-    """
-    bits = costs.view(np.uint32)
-    infinite = 0x7F80
-    histogram = np.zeros(infinite + 1, np.int64)
-    for i in range(alive.size):
-        histogram[bits[alive[i]] >> 16] += 1
-    total = 0
-    for upper in range(infinite):
-        total += histogram[upper]
-        if total >= wanted:
-            return float(np.array([(upper << 16) | 0xFFFF], np.uint32).view(np.float32)[0])
-    return np.inf
 
 
 @compiled
@@ -401,7 +382,7 @@ def decimate(
         alive = alive[:survivors]
         if not needed or not survivors:
             break
-        limit = _threshold(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
+        limit = cost_limit(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
         parts = (vertices, corners, sides, kinds, quadrics, heads, ring, costs, best, stale, refused)
         reach = np.inf if bound is None else bound
         tried = _pass(alive, limit, *parts, counts, targets, errors, reach, heirs, blur)

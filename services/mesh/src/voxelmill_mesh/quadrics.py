@@ -94,3 +94,22 @@ def error_at(first: Array, second: Array, x: float, y: float, z: float) -> float
 def weight_of(quadric: Array) -> float:
     """Return the area of the faces in a quadric."""
     return float((quadric[0] + quadric[3] + quadric[5]) / (1 + 3 * PULL))
+
+
+@compiled
+def cost_limit(costs: Array, alive: Array, wanted: int) -> float:
+    """Return a cost that about `wanted` vertices do not exceed.
+
+    A float32 that is not negative orders like its bits, so their upper half makes a histogram without any scale.
+    """
+    bits = costs.view(np.uint32)
+    infinite = 0x7F80
+    histogram = np.zeros(infinite + 1, np.int64)
+    for i in range(alive.size):
+        histogram[bits[alive[i]] >> 16] += 1
+    total = 0
+    for upper in range(infinite):
+        total += histogram[upper]
+        if total >= wanted:
+            return float(np.array([(upper << 16) | 0xFFFF], np.uint32).view(np.float32)[0])
+    return np.inf
