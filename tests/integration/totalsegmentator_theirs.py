@@ -23,6 +23,8 @@ def main() -> None:
     )
     os.environ["TOTALSEG_HOME_DIR"] = str(home)
     os.environ["TOTALSEG_WEIGHTS_PATH"] = os.environ["VOXELMILL_WEIGHTS"]
+    # Nor are they forked from this process: torch's threads hold locks that a fork would never see released.
+    multiprocessing.set_start_method("forkserver")
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: get_context("forkserver" if method == "spawn" else method)
     get_context("forkserver").set_forkserver_preload(["nnunetv2.inference.predict_from_raw_data"])

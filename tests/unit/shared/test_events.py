@@ -21,6 +21,7 @@ from voxelmill_shared.events import (
     Envelope,
     Event,
     Evidence,
+    JobProgressed,
     ObjectKind,
     ObjectRef,
     ObjectRejected,
@@ -68,6 +69,7 @@ EVENTS: tuple[Event, ...] = (
     StageSkipped(**SERIES, stage=Stage.SEGMENT, reason="not a CT"),
     StageFailed(stage=Stage.MESH, queue="mesh.x", error_class="killed", reason="r", attempts=5, message_id="m"),
     SeriesIndexed(**SERIES, status=Status.PARTIAL, receipt=DOCUMENT, failed_stages=(Stage.MESH,)),
+    JobProgressed(**SERIES, stage=Stage.SEGMENT, step="tiles", done=3, total=8, percent=37),
 )
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
