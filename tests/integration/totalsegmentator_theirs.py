@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.process
 import os
 import sys
 import tempfile
@@ -25,6 +26,8 @@ def main() -> None:
     os.environ["TOTALSEG_WEIGHTS_PATH"] = os.environ["VOXELMILL_WEIGHTS"]
     # Nor are they forked from this process: torch's threads hold locks that a fork would never see released.
     multiprocessing.set_start_method("forkserver")
+    # A library that they import catches SIGTERM and goes on: a pool that ends them would wait for ever.
+    multiprocessing.process.BaseProcess.terminate = multiprocessing.process.BaseProcess.kill
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: get_context("forkserver" if method == "spawn" else method)
     get_context("forkserver").set_forkserver_preload(["nnunetv2.inference.predict_from_raw_data"])
