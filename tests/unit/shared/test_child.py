@@ -116,13 +116,17 @@ async def test_cancelling_a_call_stops_it_between_two_parts_and_the_child_stays_
     assert await child.call(("parts", 3)) == "whole"
 
 
-async def test_a_call_that_was_cancelled_before_it_began_does_nothing(child):
-    """The request to stop may be quicker than the call itself."""
-    pid = await child.call(("pid", None))
-    call = asyncio.create_task(child.call(("sleep", 60)))
-    await asyncio.sleep(0)
-    await cancelled(call)
-    assert await child.call(("pid", None)) == pid
+async def test_a_call_that_is_cancelled_as_it_begins_leaves_the_child_warm():
+    """The request to stop may be quicker than the call itself, or just behind it."""
+    child = Child(TARGET, Limits(memory_bytes=1 << 30, seconds=60, stop_seconds=30))
+    try:
+        pid = await child.call(("pid", None))
+        call = asyncio.create_task(child.call(("parts", 6000)))
+        await asyncio.sleep(0)
+        await cancelled(call)
+        assert await child.call(("pid", None)) == pid
+    finally:
+        await child.close()
 
 
 async def test_cancelling_a_call_that_does_not_stop_ends_the_child(child):
