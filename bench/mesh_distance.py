@@ -7,20 +7,28 @@ no pointers. The point of a triangle next to another point is found as in C. Eri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 _LEAF = 8
 Array = Any
 Point = tuple[float, float, float]
+FunctionT = TypeVar("FunctionT", bound="Callable[..., Any]")
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def compiled(function: FunctionT) -> FunctionT:
+    """Compile a function of numbers and arrays at its first call."""
+    return cast("FunctionT", numba.njit(cache=True, nogil=True)(function))
+
+
+@compiled
 def _spread(value: int) -> int:
     """Put two zero bits between the ten lowest bits."""
     value = (value | (value << 16)) & 0x030000FF
@@ -29,7 +37,7 @@ def _spread(value: int) -> int:
     return (value | (value << 2)) & 0x09249249
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _codes(vertices: Array, faces: Array) -> Array:
     low = np.full(3, np.inf)
     high = np.full(3, -np.inf)
@@ -48,7 +56,7 @@ def _codes(vertices: Array, faces: Array) -> Array:
     return codes
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _boxes(vertices: Array, faces: Array, leaves: int) -> Array:
     """Return (2 * leaves, 6) boxes, low then high; node n has the children 2 n and 2 n + 1, the root is 1."""
     boxes = np.empty((2 * leaves, 6), np.float64)
@@ -68,7 +76,7 @@ def _boxes(vertices: Array, faces: Array, leaves: int) -> Array:
     return boxes
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _box_distance(boxes: Array, node: int, point: Array) -> float:
     """Return the squared distance from a point to a box; infinite if the box is empty."""
     squared = 0.0
@@ -78,24 +86,24 @@ def _box_distance(boxes: Array, node: int, point: Array) -> float:
     return squared
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _corner(vertices: Array, v: int, point: Array) -> Point:
     """Return a vertex as seen from a point."""
     return vertices[v, 0] - point[0], vertices[v, 1] - point[1], vertices[v, 2] - point[2]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _dot(a: Point, b: Point) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _step(a: Point, share: float, b: Point) -> Point:
     """Go a share of the way from a to b."""
     return a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1]), a[2] + share * (b[2] - a[2])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _on_triangle(a: Point, b: Point, c: Point) -> Point:  # noqa: PLR0911 - one return for each region
     """Return the point of a triangle next to the origin."""
     ab = (b[0] - a[0], b[1] - a[1], b[2] - a[2])
@@ -125,7 +133,7 @@ def _on_triangle(a: Point, b: Point, c: Point) -> Point:  # noqa: PLR0911 - one 
     return a[0] + v * ab[0] + w * ac[0], a[1] + v * ab[1] + w * ac[1], a[2] + v * ab[2] + w * ac[2]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _nearest(points: Array, vertices: Array, faces: Array, boxes: Array, leaves: int) -> Array:
     found = np.empty_like(points)
     stack = np.empty(128, np.int64)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import nibabel
 import numpy as np
 from scipy import ndimage
 
@@ -51,8 +52,6 @@ class Reference:
 
 def read_reference(data: Path) -> Reference:
     """Read the reference of the test data and find the cuts."""
-    import nibabel  # noqa: PLC0415 - the peers' environment has the label map from a file of ours
-
     image = nibabel.nifti1.load(data / REFERENCE)
     voxels = np.asarray(image.dataobj).transpose(2, 1, 0)
     spacing = np.array(image.header.get_zooms()[2::-1], np.float64)

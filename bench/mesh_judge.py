@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
 from mesh_distance import Surface
@@ -147,9 +149,6 @@ class _Mesh:
 
 def _fans(twins: NDArray[np.int64]) -> int:
     """Return how many fans the corners of a closed surface make; half edge h starts at corner h."""
-    from scipy.sparse import coo_array  # noqa: PLC0415 - used here alone
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - as above
-
     halves = np.arange(len(twins))
     following = halves - halves % 3 + (halves + 1) % 3
     around = following[twins]  # it starts at the same vertex, in the next face of the fan

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -280,6 +281,8 @@ class Processes:
 
     def __init__(self, *arguments):
         self.arguments = [*arguments, str(LEASE_SECONDS)]
+        self.lock = threading.Lock()  # both who kill may choose the same one
+        self.ended = False
         self.running = [self._start(), self._start()]
 
     def _start(self):
@@ -291,16 +294,21 @@ class Processes:
 
     def kill(self, *numbers):
         """Kill -9 either or both of the two, and start others in their place."""
-        for number in numbers:
-            self.running[number].kill()
-        for number in numbers:
-            self.running[number].wait()
-            self.running[number] = self._start()
+        with self.lock:
+            if self.ended:
+                return
+            for number in numbers:
+                self.running[number].kill()
+            for number in numbers:
+                self.running[number].wait()
+                self.running[number] = self._start()
 
     def end(self):
-        for process in self.running:
-            process.kill()
-            process.wait()
+        with self.lock:
+            self.ended = True
+            for process in self.running:
+                process.kill()
+                process.wait()
 
 
 @pytest.mark.rabbitmq

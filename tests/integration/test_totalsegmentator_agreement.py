@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -70,15 +71,28 @@ def _cases() -> list[Case]:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both label maps of each case; the two processes run beside each other."""
+    """A folder with both label maps of each case, made once for all workers of the suite."""
     if library.installed_version() is None:
         missing("TotalSegmentator is not installed (tools/setup totalsegmentator)")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "totalsegmentator"
+    folder.mkdir(exist_ok=True)
+    done = folder / "done"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            _ask_both(folder, tmp_path_factory)
+            done.touch()
+    return folder
+
+
+def _ask_both(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ask the package and ourselves, in processes that run beside each other."""
     weights = tmp_path_factory.mktemp("weights")
     shutil.copytree(WEIGHTS, weights, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     for task, resolution in (("total", Resolution.NORMAL), ("total_mr", Resolution.NORMAL)):
         for network in library.networks(task, resolution):
-            names = {own: library.classes(task)[label] for own, label in network.labels}
-            write_random_network(weights, network, names)
+            write_random_network(weights, network)
     for task, resolution, folds in (
         ("body", Resolution.FAST, 1),
         ("trunk_cavities", Resolution.NORMAL, 1),
@@ -86,21 +100,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         network = library.networks(task, resolution)[0]
         # One that was trained at another spacing than its task resamples to.
-        spacing = (2.0, 2.0, 2.0) if task == "trunk_cavities" else ()
-        write_random_network(weights, network, library.classes(task), folds=folds, spacing=spacing)
-    folder = tmp_path_factory.mktemp("cases")
+        spacing = (2.0, 2.0, 2.0) if task == "trunk_cavities" else None
+        write_random_network(weights, network, folds=folds, spacing=spacing)
     cases = write_cases(folder, _cases())
     processes = {name: start(name, cases, weights, tmp_path_factory.mktemp("home")) for name in ("ours", "theirs")}
     try:
         for name, process in processes.items():
-            code = process.wait(timeout=400)
+            code = process.wait(timeout=240)
             assert code == 0, f"{name}:\n{(folder / f'{name}.log').read_text()[-4000:]}"
     finally:
         for process in processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    return folder
 
 
 @pytest.mark.parametrize("case", _cases(), ids=lambda case: case.name)

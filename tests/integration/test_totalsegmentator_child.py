@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import pickle
 import shutil
@@ -47,7 +48,7 @@ for task, resolution, folds in (
     ("total", Resolution.FAST, 1), ("total", Resolution.FASTEST, 1), ("body", Resolution.FAST, 1),
     ("vertebrae_pp", Resolution.NORMAL, 1), ("pleural_pericard_effusion", Resolution.NORMAL, 2),
 ):
-    write_random_network(Path(sys.argv[1]), library.networks(task, resolution)[0], library.classes(task), folds=folds)
+    write_random_network(Path(sys.argv[1]), library.networks(task, resolution)[0], folds=folds)
 """
 
 
@@ -66,8 +67,9 @@ class Site:
     async def call(self, what: str, argument: Any, on_progress: Any = None) -> Any:
         return await self.child.call((what, argument), on_progress)
 
-    @property
-    def pid(self) -> int:
+    async def pid(self) -> int:
+        """The running child's, started if none is."""
+        await self.child.start()
         assert self.child._process is not None
         return self.child._process.pid
 
@@ -80,7 +82,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     environment = {
         "VOXELMILL_WEIGHTS": str(weights),
         "VOXELMILL_SEGMENT_DEVICE": "cpu",
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE.parents[1] / "tools"))),
         "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
     }
     process = await asyncio.create_subprocess_exec(
@@ -100,7 +102,7 @@ def labels_of(computed: Computed) -> np.ndarray:
 async def test_cancelled_between_tiles_and_the_next_case_is_right(site: Site) -> None:
     """A job that nobody wants any more ends at its next tile; the child and its networks stay, and answer as before."""
     expected = labels_of(await site.call("plainly", site.request("before", small_torso(), resolution="fastest")))
-    pid, tiles = site.pid, []
+    pid, tiles = await site.pid(), []
 
     def stop(progress: Progress | str) -> None:
         if isinstance(progress, Progress) and progress.step == "predict":
@@ -115,7 +117,7 @@ async def test_cancelled_between_tiles_and_the_next_case_is_right(site: Site) ->
     assert tiles
     assert len(tiles) < tiles[0].total  # it did not run to its end
     after = labels_of(await site.call("plainly", site.request("after", small_torso(), resolution="fastest")))
-    assert site.pid == pid
+    assert await site.pid() == pid
     assert expected.any()
     assert np.array_equal(after, expected)
 
@@ -177,11 +179,11 @@ async def test_folds_are_those_of_the_first_call_at_every_call(site: Site) -> No
 
 async def test_where_the_package_breaks_the_child_lives_on_and_the_reason_says_where(site: Site) -> None:
     """The package's own mending of vertebrae breaks where none is found: no accident, and no attempt would do better."""
-    pid = site.pid
+    pid = await site.pid()
     empty = Volume(np.full((8, 12, 12), -1000, np.int16), np.diag([8.0, 8, 8, 1]), "CT")
     with pytest.raises(LibraryRefusedError, match=r"broke in the task vertebrae_pp: IndexError.*postprocessing\.py"):
         await site.call("plainly", site.request("empty", empty, task="vertebrae_pp"))
-    assert site.pid == pid
+    assert await site.pid() == pid
 
 
 async def test_scores_of_the_training_are_numbers_too(site: Site) -> None:
@@ -228,9 +230,17 @@ DAMAGES = {
     "no JSON": lambda model: (model / "plans.json").write_text("{"),
     "no configuration": lambda model: (model / "plans.json").write_text('{"configurations": {}}'),
     "another architecture": lambda model: _edit(model / "plans.json", "PlainConvUNet", "NoSuchNet"),
-    "other sizes": lambda model: _edit(model / "plans.json", "[3, 6]", "[4, 8]"),
+    "other sizes": lambda model: _widen(model / "plans.json"),
     "no channels": lambda model: (model / "dataset.json").write_text("{}"),
 }
+
+
+def _widen(path: Path) -> None:
+    """Say that the network has twice the features that its weights have."""
+    plans = json.loads(path.read_text())
+    for configuration in plans["configurations"].values():
+        configuration["architecture"]["arch_kwargs"]["features_per_stage"] = [6, 12]
+    path.write_text(json.dumps(plans))
 
 
 def _edit(path: Path, old: str, new: str) -> None:
@@ -244,7 +254,7 @@ async def test_damaged_weights_are_one_clear_line(site: Site, damage: str) -> No
     """Nothing in a checkpoint is run, the line says which data set it is and what to do, and the child lives on."""
     model = site.weights / library.networks("total", Resolution.FASTEST)[0].path
     sound = shutil.copytree(model, site.folder / f"sound-{damage}")
-    pid = site.pid
+    pid = await site.pid()
     try:
         DAMAGES[damage](model)
         with pytest.raises(DamagedWeightsError) as caught:
@@ -259,4 +269,4 @@ async def test_damaged_weights_are_one_clear_line(site: Site, damage: str) -> No
     if damage == "code":
         assert "system" in line
         assert not list(site.weights.rglob("ran"))
-    assert site.pid == pid
+    assert await site.pid() == pid

@@ -69,9 +69,9 @@ def oblique(volume: Volume, degrees: float) -> Volume:
 
 
 def write_random_network(
-    weights: Path, network: library.Network, names: dict[int, str], *, folds: int = 1, spacing: tuple[float, ...] = ()
+    weights: Path, network: library.Network, *, folds: int = 1, spacing: tuple[float, float, float] | None = None
 ) -> None:
-    """Write a network of random weights as nnU-Net keeps it.
+    """Write a network of random weights, with a window that small volumes need several of.
 
     Parameters
     ----------
@@ -79,97 +79,18 @@ def write_random_network(
         The weights folder.
     network
         Which.
-    names
-        Its own labels by number.
     folds
         How many folds.
     spacing
-        Millimetres along z, y, x that it is said to be trained at; by default those of its task.
+        Millimetres along x, y, z that it is said to be trained at; by default those of its task.
     """
-    import torch
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from tiny_weights.layout import Shape, write_random_weights
 
-    spacing = spacing or (network.spacing or (7.0, 7.0, 8.0))[::-1]
-    channel = {"mean": -60.0, "std": 400.0, "percentile_00_5": -1000.0, "percentile_99_5": 800.0}
-    architecture = {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": 2,
-            "features_per_stage": [3, 6],
-            "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * 2,
-            "strides": [[1, 1, 1], [2, 2, 2]],
-            "n_conv_per_stage": [1, 1],
-            "n_conv_per_stage_decoder": [1],
-            "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
-    resample = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-    configuration = {
-        "data_identifier": f"nnUNetPlans_{network.configuration}",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": [32, 40, 32],
-        "median_image_size_in_voxels": [60, 60, 60],
-        "spacing": list(spacing),
-        "normalization_schemes": ["ZScoreNormalization" if "MR" in network.folder else "CTNormalization"],
-        "use_mask_for_norm": [False],
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": resample,
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg_kwargs": {**resample, "is_seg": True, "order": 1},
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {**resample, "order": 1},
-        "batch_dice": True,
-        "architecture": architecture,
-    }
-    plans = {
-        "dataset_name": network.folder,
-        "plans_name": network.plans,
-        "original_median_spacing_after_transp": list(spacing),
-        "original_median_shape_after_transp": [60, 60, 60],
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "experiment_planner_used": "ExperimentPlanner",
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": channel},
-        "configurations": {network.configuration: configuration},
-    }
-    labels = {"background": 0, **{name: label for label, name in names.items()}}
-    about = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
-    folder = weights / network.path
+    shape = Shape(spacing or network.spacing or (7.0, 7.0, 8.0), patch=(32, 40, 32), features=(3, 6))
+    channel = "MR" if "MR" in network.folder else "CT"
     for fold in range(folds):
-        torch.manual_seed(network.dataset * 10 + fold)
-        net = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            1,
-            len(labels),
-            deep_supervision=False,
-        )
-        checkpoint = {
-            "network_weights": net.state_dict(),
-            "init_args": {"configuration": network.configuration},
-            "trainer_name": network.trainer,
-            "inference_allowed_mirroring_axes": None,
-            # What a training leaves there besides.
-            "_best_ema": np.float64(0.5),
-            "current_epoch": 1,
-            "logging": {"ema_fg_dice": [np.float64(0.5)], "lrs": [0.01], "train_losses": [np.float32(-0.5)]},
-        }
-        (folder / f"fold_{fold}").mkdir(parents=True)
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
-    (folder / "dataset.json").write_text(json.dumps(about))
-    (folder / "plans.json").write_text(json.dumps(plans))
+        seed = network.dataset * 3 + fold  # with these, every case has labels
+        write_random_weights(weights, network, shape=shape, channel=channel, seed=seed, fold=fold)
 
 
 def write_cases(folder: Path, cases: list[Case]) -> Path:

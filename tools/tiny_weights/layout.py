@@ -185,6 +185,7 @@ def write_weights(
     *,
     names: Mapping[int, str] | None = None,
     channel: str = "CT",
+    fold: int = 0,
 ) -> Path:
     """Write one network where TotalSegmentator looks for it.
 
@@ -196,7 +197,7 @@ def write_weights(
     root
         The folder of the weights.
     model
-        Which of TotalSegmentator's networks it stands for: its folder, trainer, plans, folds and number of labels.
+        Which of TotalSegmentator's networks it stands for: its folder, trainer, plans and number of labels.
     shape
         The network.
     state
@@ -205,6 +206,8 @@ def write_weights(
         Names of the labels for `dataset.json`; without them they are numbered.
     channel
         As in `plans`.
+    fold
+        Which of the folds it is, where a model has several.
 
     Returns
     -------
@@ -230,14 +233,13 @@ def write_weights(
         "trainer_name": model.trainer,
         "inference_allowed_mirroring_axes": None,
     }
-    for fold in model.folds or (0,):
-        (folder / f"fold_{fold}").mkdir(exist_ok=True)
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    (folder / f"fold_{fold}").mkdir(exist_ok=True)
+    torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
     return folder
 
 
 def write_random_weights(
-    root: Path, model: Network, *, shape: Shape | None = None, channel: str = "CT", seed: int = 0
+    root: Path, model: Network, *, shape: Shape | None = None, channel: str = "CT", seed: int = 0, fold: int = 0
 ) -> Path:
     """Write a network of random numbers, in well under a second; the same seed gives the same network.
 
@@ -248,4 +250,4 @@ def write_random_weights(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = network(chosen, len(model.labels) + 1)
-    return write_weights(root, model, chosen, made.state_dict(), channel=channel)
+    return write_weights(root, model, chosen, made.state_dict(), channel=channel, fold=fold)

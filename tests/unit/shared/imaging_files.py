@@ -9,10 +9,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from voxelmill_shared.imaging import read_frames
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from voxelmill_shared.imaging import Frame
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -66,6 +70,12 @@ def save(dataset: Dataset, path: Path) -> Path:
     """Write a data set as a DICOM file."""
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def only_frame(dataset: Dataset, folder: Path) -> Frame:
+    """Write a data set as a file and read the one frame that it has."""
+    (frame,) = read_frames(save(dataset, folder / "one.dcm"))
+    return frame
 
 
 def write_series(folder: Path, stored: NDArray[Any], positions: Any, **elements: Any) -> list[Path]:
