@@ -19,7 +19,7 @@ import warnings
 from collections import deque
 from typing import Any, BinaryIO
 
-from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.errors import NO_ROOM, DiskFullError, VoxelmillError
 from voxelmill_shared.work import WorkCancelledError
 
 REQUEST = struct.Struct("<QQ")
@@ -113,8 +113,12 @@ def serve(target: str, memory_bytes: int) -> None:
         except MemoryError:
             send("failed", ("child-out-of-memory", memory_reason(memory_bytes)))
         except Exception as error:  # noqa: BLE001 - this is the runtime's edge: whatever broke becomes a reason
-            sys.excepthook(type(error), error, error.__traceback__)
-            send("failed", ("unexpected", f"{type(error).__name__}: {error}"))
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                # No fault of the work's, and nothing to trace: it waits for room and is done again.
+                send("error", DiskFullError(f"the disk is full: {error.strerror}"))
+            else:
+                sys.excepthook(type(error), error, error.__traceback__)
+                send("failed", ("unexpected", f"{type(error).__name__}: {error}"))
         finally:
             body = b""
             argument = None  # what it holds must not stay in memory until the next call

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says when a disk, or a user's share of it, is full."""
+
 
 class VoxelmillError(Exception):
     """Base of every error that Voxelmill raises on purpose."""
@@ -56,6 +61,18 @@ class DatabaseUnavailableError(TransientError):
     """The database did not answer."""
 
     error_class = "database-unavailable"
+
+
+class DiskFullError(TransientError):
+    """A local disk has no room for the work: it waits until there is some."""
+
+    error_class = "disk-full"
+
+
+class DependencyAwayError(TransientError):
+    """A dependency is being waited for, and no messages are taken meanwhile. For `/readyz` alone."""
+
+    error_class = "dependency-away"
 
 
 class UnfitDependencyError(VoxelmillError):

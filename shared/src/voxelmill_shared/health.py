@@ -16,7 +16,8 @@ from voxelmill_shared.version import __version__
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
-    Checks = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+    Check = Callable[[], Coroutine[Any, Any, None]]
+    Checks = Mapping[str, Check]
 
 
 CLOSE_SECONDS = 5.0
@@ -49,6 +50,22 @@ async def readiness(checks: Checks) -> dict[str, str]:
         except VoxelmillError as error:
             answers[name] = str(error)
     return answers
+
+
+def joined(checks: Checks, before: Checks) -> Checks:
+    """Join two sets of checks: where both have one of a name, that of `before` is asked first."""
+
+    def both(first: Check, then: Check) -> Check:
+        async def check() -> None:
+            await first()
+            await then()
+
+        return check
+
+    return {
+        **before,
+        **{name: both(before[name], check) if name in before else check for name, check in checks.items()},
+    }
 
 
 def application(service: str, checks: Checks, routes: Sequence[web.RouteDef] = ()) -> web.Application:

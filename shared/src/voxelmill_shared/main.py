@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError
 
 from voxelmill_shared import logs
 from voxelmill_shared.errors import BrokerUnavailableError, TransientError, UnfitDependencyError, VoxelmillError
-from voxelmill_shared.health import PortTakenError, serve
+from voxelmill_shared.health import PortTakenError, joined, serve
 from voxelmill_shared.parts import Parts, open_parts
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.worker import Worker
@@ -98,7 +98,9 @@ async def run_service(
             if not worker.consuming.is_set():
                 raise BrokerUnavailableError("not taking messages")
 
-        checks = {"broker": parts.transport.check, "consuming": consuming, **service.checks}
+        checks = joined(
+            {"broker": parts.transport.check, "consuming": consuming, **service.checks}, worker.circuits.checks()
+        )
         async with serve(service.name, checks, settings.host, settings.port, service.routes) as port:
             log.info("serving", service=service.name, host=settings.host, port=port)
             spare_the_collector()

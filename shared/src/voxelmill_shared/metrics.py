@@ -11,7 +11,7 @@ REGISTRY = CollectorRegistry()
 
 SETTLED = Counter(
     "voxelmill_messages_settled",
-    "Messages settled, by outcome: done, retry, rejected, released.",
+    "Messages settled, by outcome: done, retry, waiting, rejected, exhausted, released, unsettled.",
     ("service", "type", "outcome"),
     registry=REGISTRY,
 )
@@ -24,6 +24,12 @@ HANDLE_SECONDS = Histogram(
     "Seconds from delivery to settlement.",
     ("service", "type"),
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120, 300, 900, 3600),
+    registry=REGISTRY,
+)
+CIRCUIT_OPEN = Gauge(
+    "voxelmill_circuit_open",
+    "1 while the service waits for a dependency and takes no messages.",
+    ("service", "dependency"),
     registry=REGISTRY,
 )
 PROGRESS_LOST = Counter(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from voxelmill_shared.child import Limits
 from voxelmill_shared.database_limits import DEFAULT_LIMITS, DatabaseLimits
+from voxelmill_shared.errors import DiskFullError
 from voxelmill_shared.storage.cache import DownloadCache
 from voxelmill_shared.storage.connect import open_store
 from voxelmill_shared.storage.stores import Stores
@@ -32,15 +33,57 @@ started again, the process has the number that the one before it had."""
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Folders for work in progress on the local disk. Each carries the process id of its owner in its name."""
+    """Folders for work in progress on the local disk. Each carries the process id of its owner in its name.
+
+    No work begins where less than `free_bytes` are free: it would end in the middle, and its inputs would be fetched
+    for nothing.
+    """
 
     root: Path
+    free_bytes: int = 0
 
     @contextmanager
     def folder(self, purpose: str) -> Iterator[Path]:
-        """Give a fresh folder and remove it with all that is in it at the end."""
+        """Give a fresh folder and remove it with all that is in it at the end.
+
+        Raises
+        ------
+        DiskFullError
+            If too little of the disk is free for work to begin.
+        """
+        self.measure()
         with self.hold(self.fresh(purpose)) as folder:
             yield folder
+
+    def measure(self) -> None:
+        """Return if enough of the disk is free.
+
+        Raises
+        ------
+        DiskFullError
+            If not; the reason says how much.
+        """
+        if not self.free_bytes:
+            return
+        place = self.root
+        while not place.is_dir() and place != place.parent:  # made when it is first needed
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        if free < self.free_bytes:
+            raise DiskFullError(
+                f"{self.root}: {free >> 20} MiB are free, and work begins with {self.free_bytes >> 20} MiB"
+                " (VOXELMILL_SCRATCH_FREE_MIB)"
+            )
+
+    async def check(self) -> None:
+        """Return if enough of the disk is free for work to begin; for `/readyz`.
+
+        Raises
+        ------
+        DiskFullError
+            If not.
+        """
+        self.measure()
 
     def fresh(self, purpose: str) -> Path:
         """Name a folder that nobody has had, for `hold` to make: whoever must tell others of it before it is there."""
@@ -112,7 +155,7 @@ async def open_parts(settings: SharedSettings) -> AsyncIterator[Parts]:
         work=opened(settings.work_url, "work"),
         results=opened(settings.results_url, "results"),
     )
-    scratch = Scratch(settings.scratch)
+    scratch = Scratch(settings.scratch, settings.scratch_free_mib << 20)
     scratch.sweep()
     try:
         yield Parts(

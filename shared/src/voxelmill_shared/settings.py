@@ -47,6 +47,9 @@ class SharedSettings(BaseSettings):
         default_factory=lambda: Path(tempfile.gettempdir()) / "voxelmill",
         description="local folder for work in progress; what a killed process left there is removed at the next start",
     )
+    scratch_free_mib: int = Field(
+        512, ge=0, description="how much of its disk must be free for new work to begin; 0: nobody looks"
+    )
     cache: Path | None = Field(
         None,
         description="local folder in which downloaded inputs stay for the next stage and the next run; services on one "

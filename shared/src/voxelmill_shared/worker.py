@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from voxelmill_shared import logs, metrics
+from voxelmill_shared.circuit import Circuits, outage_of
 from voxelmill_shared.errors import (
     BrokerUnavailableError,
-    DatabaseUnavailableError,
     DeliveryLostError,
     NotEquippedError,
-    StoreUnavailableError,
     TransientError,
     UndecodableMessageError,
 )
@@ -45,8 +44,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("voxelmill")
 
-AWAY = (StoreUnavailableError, DatabaseUnavailableError, BrokerUnavailableError)
-"""What a handler raises when a dependency is stopped; waiting for one spends no attempt (DESIGN: guarantee 5)."""
+
+@dataclass(frozen=True, slots=True)
+class _HandBack:
+    """The answer of a worker that waits for a dependency: the message goes back to its queue, unchanged."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,10 @@ class Worker:
         self._progress = ProgressFeed(
             transport, service.stage, self._source, seconds=progress_seconds, watch=self._progressed
         )
+        self.circuits = Circuits(service.name, service.checks, transport.check)
+        """What is waited for; nothing is taken while one of them is open."""
+        self._untaken = asyncio.Event()
+        """Set while no consumer runs: a message that is handed back does not come to this worker again at once."""
         # Bound once: a logger of the module looks for its configuration with every line.
         self._log = log.bind()
         self._in_hand: set[asyncio.Task[Any]] = set()
@@ -156,17 +163,7 @@ class Worker:
             consumers: list[base.Consumer] = []
             undrained: list[Exception] = []
             try:
-                for subscription in self._service.subscriptions:
-                    queue = replace(subscription.queue, ladder=ladder)
-                    consumers.append(
-                        await self._transport.consume(
-                            queue, self._callback(subscription), prefetch=subscription.prefetch
-                        )
-                    )
-                self.consuming.set()
-                done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {stopping}:
-                    task.result()
+                await self._work(stopping, background, consumers)
             finally:
                 self.consuming.clear()
                 undrained += await self._drain(consumers)
@@ -177,6 +174,65 @@ class Worker:
             for error in undrained:
                 raise error
 
+    async def _work(
+        self, stopping: asyncio.Task[Any], background: list[asyncio.Task[None]], consumers: list[base.Consumer]
+    ) -> None:
+        """Take messages until told to stop, but for the times in which a dependency is waited for."""
+        await self._take(consumers)
+        while True:
+            self.consuming.set()
+            if not await self._go_on_until(self.circuits.opened.wait(), stopping, background):
+                return
+            self.consuming.clear()
+            while consumers:
+                await consumers[-1].cancel()
+                consumers.pop()
+            self._untaken.set()
+            while not consumers:
+                self.circuits.opened.clear()
+                if not await self._go_on_until(self.circuits.closed(), stopping, background):
+                    return
+                try:
+                    await self._take(consumers)
+                except BrokerUnavailableError as error:
+                    if (outage := outage_of(error)) is not None:
+                        await self.circuits.failed(outage)
+
+    async def _go_on_until(
+        self, event: Coroutine[Any, Any, Any], stopping: asyncio.Task[Any], background: list[asyncio.Task[None]]
+    ) -> bool:
+        """Wait for an event; return whether it came, and not the end.
+
+        Raises
+        ------
+        Exception
+            Whatever ended a background function.
+        """
+        task = asyncio.ensure_future(event)
+        try:
+            done, _ = await asyncio.wait([stopping, task, *background], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done - {stopping}:
+                ended.result()
+            return stopping not in done and task in done
+        finally:
+            task.cancel()
+
+    async def _take(self, consumers: list[base.Consumer]) -> None:
+        """Begin to take messages, from every queue or from none."""
+        self._untaken.clear()
+        try:
+            for subscription in self._service.subscriptions:
+                queue = replace(subscription.queue, ladder=self._ladder)
+                consumers.append(
+                    await self._transport.consume(queue, self._callback(subscription), prefetch=subscription.prefetch)
+                )
+        except BrokerUnavailableError:
+            for consumer in consumers:
+                await consumer.cancel()
+            consumers.clear()
+            self._untaken.set()
+            raise
+
     async def _drain(self, consumers: list[base.Consumer]) -> list[Exception]:
         """Stop taking, end what is in hand; return what went wrong with the former, which must not stop the latter."""
         errors: list[Exception] = []
@@ -185,6 +241,8 @@ class Worker:
                 await consumer.cancel()
             except Exception as error:  # noqa: BLE001 - it is told when everything else has come to its end
                 errors.append(error)
+        self._untaken.set()
+        self.circuits.stop()
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=self._grace.total_seconds())
             for task in late:
@@ -206,7 +264,7 @@ class Worker:
 
     async def _deliver(self, subscription: Subscription, message: InHand) -> None:
         started = time.monotonic()
-        outcome: Outcome
+        outcome: Outcome | _HandBack
         try:
             try:
                 message.envelope = envelope = Envelope.decode(message.delivery.message.body)
@@ -218,40 +276,53 @@ class Worker:
                     observer(Started(self._service.name, event, message.delivery.attempt))
                 with self._progress.of(event, message.delivery.attempt):
                     outcome = await self._handle(subscription, envelope, event)
-            word, reason = await self._settlement.settle(message, outcome)
+            if isinstance(outcome, _HandBack):
+                await self._untaken.wait()
+                word, reason = await self._hand_back(message.delivery, outcome.reason)
+            else:
+                word, reason = await self._settlement.settle(message, outcome)
         except asyncio.CancelledError:  # by the drain: what remains to be done is to hand the message back
             cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
             word, reason = await self._hand_back(message.delivery)
         self._tell(message, word, reason, time.monotonic() - started)
 
-    async def _handle(self, subscription: Subscription, envelope: Envelope, event: Event) -> Outcome:
+    async def _handle(self, subscription: Subscription, envelope: Envelope, event: Event) -> Outcome | _HandBack:
         handler = subscription.handlers.get(type(event))
         if handler is None:
             return Done()  # a binding with wildcards brings events that this service has no use for
         token = cause.set(envelope)
         logs.handling.set((self._service.name, envelope))
         try:
-            return await handler(event)
-        except AWAY as error:
-            return Retry(str(error), error.error_class, spends_attempt=not self._patient)
-        except NotEquippedError as error:
-            # Another worker may have what this one lacks, and this one may get it: the message waits for either.
-            return Retry(str(error), "not-equipped", spends_attempt=not self._patient)
-        except TransientError as error:
-            return Retry(str(error), error.error_class)
-        except Exception as error:
-            # The runtime is the edge: an unforeseen error is a failed attempt, never the end of the consumer.
-            log.exception("handler broke")
-            return Retry(f"{type(error).__name__}: {error}", "unexpected")
+            outcome = await handler(event)
+        except Exception as error:  # noqa: BLE001 - the runtime is the edge: see `_failed`
+            return await self._failed(error)
+        else:
+            self.circuits.succeeded()
+            return outcome
         finally:
             logs.handling.set(None)
             cause.reset(token)
+
+    async def _failed(self, error: Exception) -> Outcome | _HandBack:
+        """Say what becomes of a message whose handler raised an error."""
+        if (outage := outage_of(error)) is not None:
+            if self._patient and await self.circuits.failed(outage):
+                return _HandBack(outage.reason)
+            return Retry(outage.reason, outage.error_class, spends_attempt=not self._patient)
+        if isinstance(error, NotEquippedError):
+            # Another worker may have what this one lacks, and this one may get it: the message waits for either.
+            return Retry(str(error), "not-equipped", spends_attempt=not self._patient)
+        if isinstance(error, TransientError):
+            return Retry(str(error), error.error_class)
+        # An unforeseen error is a failed attempt, never the end of the consumer.
+        log.error("handler broke", exc_info=error)
+        return Retry(f"{type(error).__name__}: {error}", "unexpected")
 
     def _progressed(self, event: JobProgressed) -> None:
         for observer in self._observers:
             observer(Progressed(self._service.name, event))
 
-    async def _hand_back(self, delivery: base.Delivery) -> tuple[str, str]:
+    async def _hand_back(self, delivery: base.Delivery, why: str = "draining") -> tuple[str, str]:
         try:
             await delivery.release()
         except DeliveryLostError as error:
@@ -260,7 +331,7 @@ class Worker:
             # It stays in hand until the transport is closed, or this process ends: then the broker takes it back.
             log.warning("message not handed back", queue=delivery.queue, reason=str(error))
             return "unsettled", str(error)
-        return "released", "draining"
+        return "released", why
 
     def _tell(self, message: InHand, word: str, reason: str, seconds: float) -> None:
         """Count, write the record of the settlement, and tell the observers."""

@@ -123,6 +123,7 @@ def build(
             "inbox": parts.stores.inbox.check,
             "work": parts.stores.work.check,
             "results": parts.stores.results.check,
+            "disk": parts.scratch.check,
         },
     )
 

@@ -31,5 +31,5 @@ def build(parts: Parts, settings: MeshSettings) -> Service:
         stage=Stage.MESH,
         subscriptions=(Subscription(MESH, {SeriesSegmented: handler}, prefetch=settings.mesh_concurrency),),
         resources=(children,),
-        checks={"results": parts.stores.results.check},
+        checks={"results": parts.stores.results.check, "disk": parts.scratch.check},
     )

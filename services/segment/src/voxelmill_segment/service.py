@@ -71,6 +71,11 @@ def build(parts: Parts, settings: SegmentSettings, targets: Targets | None = Non
         stage=Stage.SEGMENT,
         subscriptions=(Subscription(SEGMENT, {SeriesValidated: handler}, prefetch=len(names) * (1 + ahead)),),
         resources=(pipeline,),
-        checks={"results": parts.stores.results.check},
+        checks={
+            "inbox": parts.stores.inbox.check,
+            "work": parts.stores.work.check,
+            "results": parts.stores.results.check,
+            "disk": parts.scratch.check,
+        },
         grace=timedelta(0) if settings.segment_spot else None,
     )

@@ -34,5 +34,10 @@ def build(parts: Parts, settings: ThumbnailSettings) -> Service:
         stage=Stage.THUMBNAIL,
         subscriptions=(Subscription(THUMBNAIL, {SeriesValidated: handler}, prefetch=settings.thumbnail_concurrency),),
         resources=(children,),
-        checks={"results": parts.stores.results.check},
+        checks={
+            "inbox": parts.stores.inbox.check,
+            "work": parts.stores.work.check,
+            "results": parts.stores.results.check,
+            "disk": parts.scratch.check,
+        },
     )
