@@ -9,6 +9,8 @@ import pytest
 from voxelmill_index.audit import audit_record
 from voxelmill_shared.catalog.tables import AUDIT
 from voxelmill_shared.events import (
+    DeadLetterDropped,
+    DeadLetterReplayed,
     DocumentRef,
     Envelope,
     Event,
@@ -35,6 +37,7 @@ OBJECT = ObjectRef(bucket="inbox", key="a.dcm", etag="e", size=1)
 DOCUMENT = DocumentRef(key="k", sha256="0" * 64)
 SERIES: dict[str, Any] = {"study_instance_uid": "1", "series_instance_uid": "1.2", "revision": 1, "job_id": "j"}
 DONE: dict[str, Any] = {**SERIES, "record": DOCUMENT, "artefacts": 1, "plan": Plan()}
+LETTER: dict[str, Any] = {"stage": Stage.MESH, "queue": "q", "handle": "h", "who": "me@here", "error_class": "killed"}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,8 @@ DONE: dict[str, Any] = {**SERIES, "record": DOCUMENT, "artefacts": 1, "plan": Pl
             "failed",
             "killed: hung",
         ),
+        (DeadLetterReplayed(**LETTER), "mesh", "replayed", "killed"),
+        (DeadLetterDropped(**LETTER), "mesh", "dropped", "killed"),
         (SeriesIndexed(**SERIES, status=Status.PARTIAL, receipt=DOCUMENT), "index", "done", "partial"),
     ],
     ids=lambda value: value.type if isinstance(value, Event) else None,

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.catalog import ObjectStatus, StageOutcome
 from voxelmill_shared.events import (
+    DeadLetterDropped,
+    DeadLetterEvent,
+    DeadLetterReplayed,
     ObjectRejected,
     ObjectValidated,
     SeriesIndexed,
@@ -36,6 +39,8 @@ STAGE_OF: dict[type[Event], Stage] = {
     SeriesIndexed: Stage.INDEX,
 }
 """The stage that an event tells of, where its type alone says so."""
+SETTLED_AS: dict[type[Event], str] = {DeadLetterReplayed: "replayed", DeadLetterDropped: "dropped"}
+"""What an operator did with a dead letter."""
 
 
 def audit_record(envelope: Envelope, event: Event) -> dict[str, Any]:
@@ -61,13 +66,13 @@ def audit_record(envelope: Envelope, event: Event) -> dict[str, Any]:
 
 def stage_of(event: Event) -> Stage:
     """Return the stage that an event tells of."""
-    return event.stage if isinstance(event, StageSkipped | StageFailed) else STAGE_OF[type(event)]
+    return event.stage if isinstance(event, StageSkipped | StageFailed | DeadLetterEvent) else STAGE_OF[type(event)]
 
 
 def _object_address(event: Event) -> str:
     if isinstance(event, ObjectValidated | ObjectRejected):
         return event.object.address()
-    return event.object_address if isinstance(event, StageFailed) else ""
+    return event.object_address if isinstance(event, StageFailed | DeadLetterEvent) else ""
 
 
 def _outcome(event: Event) -> tuple[str, str]:
@@ -79,6 +84,8 @@ def _outcome(event: Event) -> tuple[str, str]:
             return StageOutcome.SKIPPED.value, reason
         case StageFailed(error_class=error_class, reason=reason):
             return StageOutcome.FAILED.value, f"{error_class}: {reason}"
+        case DeadLetterEvent(error_class=error_class):
+            return SETTLED_AS[type(event)], error_class
         case SeriesIndexed(status=status):
             return StageOutcome.DONE.value, status.value
         case _:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from voxelmill_index.audit import STAGE_OF
+from voxelmill_index.audit import SETTLED_AS, STAGE_OF
 from voxelmill_index.handler import IndexEvent
 from voxelmill_index.settling import SettleJob
 from voxelmill_index.tables import OUTBOX, VERSION_TABLE
@@ -33,7 +33,7 @@ def build(parts: Parts, settings: IndexSettings) -> Service:
     relay = OutboxRelay(engine, OUTBOX, parts.transport)
     results = parts.stores.results
     handler = IndexEvent(engine=engine, results=results, settle=SettleJob(engine, results, OUTBOX), notify=relay.notify)
-    consumed: tuple[type[Event], ...] = (*STAGE_OF, StageSkipped, StageFailed)
+    consumed: tuple[type[Event], ...] = (*STAGE_OF, *SETTLED_AS, StageSkipped, StageFailed)
     return Service(
         name="index",
         stage=Stage.INDEX,

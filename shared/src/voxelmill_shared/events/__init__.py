@@ -1,5 +1,6 @@
 """What happens in Voxelmill, as data. The whole list stands in `registry`; every event is imported from here."""
 
+from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterEvent, DeadLetterReplayed
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event, cause
 from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import (
@@ -33,6 +34,9 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENT_TYPES",
     "TYPE_PREFIX",
+    "DeadLetterDropped",
+    "DeadLetterEvent",
+    "DeadLetterReplayed",
     "DocumentRef",
     "Envelope",
     "Event",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterReplayed
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event
 from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
@@ -42,6 +43,8 @@ PUBLISHERS: dict[type[Event], tuple[str, ...]] = {
     StageSkipped: ("thumbnail", "segment", "mesh"),
     StageFailed: ("ingest", "thumbnail", "segment", "mesh", "index"),
     SeriesIndexed: ("index",),
+    DeadLetterReplayed: ("cli",),
+    DeadLetterDropped: ("cli",),
     JobProgressed: ("segment", "mesh"),
 }
 """Which parts publish an event (DESIGN: 1. The flow). `ingest` publishes uploads for the members of archives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from voxelmill_shared.errors import UndecodableMessageError
+from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterReplayed
 from voxelmill_shared.events.envelope import TYPE_PREFIX, Envelope, Event
 from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
@@ -30,6 +31,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     StageSkipped,
     StageFailed,
     SeriesIndexed,
+    DeadLetterReplayed,
+    DeadLetterDropped,
     JobProgressed,
 )
 _BY_TYPE = {TYPE_PREFIX + event_type.type: event_type for event_type in EVENT_TYPES}

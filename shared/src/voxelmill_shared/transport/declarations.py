@@ -105,8 +105,17 @@ def _foreign(queues: Sequence[QueueSpec]) -> tuple[ExchangeDeclaration, ...]:
 
 
 def _queues(queue: QueueSpec, delivery_limit: int) -> tuple[QueueDeclaration, ...]:
-    # Each one after those that it dead-letters to.
-    dead = QueueDeclaration(queue.dead_letters, {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT})
+    # Each one after those that it dead-letters to, but for the circle: a dead letter that a client rejects is replayed,
+    # back into the queue that it came from, by the broker itself (see `rabbit_dead_letters`).
+    dead = QueueDeclaration(
+        queue.dead_letters,
+        {
+            **_SAFE,
+            "x-delivery-limit": NO_DELIVERY_LIMIT,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": queue.name,
+        },
+    )
     main = QueueDeclaration(
         queue.name,
         {
