@@ -17,6 +17,8 @@ from voxelmill_shared.errors import UndecodableMessageError
 from voxelmill_shared.events import (
     EVENT_TYPES,
     TYPE_PREFIX,
+    DeadLetterDropped,
+    DeadLetterReplayed,
     DocumentRef,
     Envelope,
     Event,
@@ -69,6 +71,8 @@ EVENTS: tuple[Event, ...] = (
     StageSkipped(**SERIES, stage=Stage.SEGMENT, reason="not a CT"),
     StageFailed(stage=Stage.MESH, queue="mesh.x", error_class="killed", reason="r", attempts=5, message_id="m"),
     SeriesIndexed(**SERIES, status=Status.PARTIAL, receipt=DOCUMENT, failed_stages=(Stage.MESH,)),
+    DeadLetterReplayed(stage=Stage.MESH, queue="mesh.x", handle="h", who="me@here", replays=1),
+    DeadLetterDropped(stage=Stage.MESH, queue="mesh.x", handle="h", who="me@here", series_instance_uid="1.2.3"),
     JobProgressed(**SERIES, stage=Stage.SEGMENT, step="tiles", done=3, total=8, percent=37),
 )
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

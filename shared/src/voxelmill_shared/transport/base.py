@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from voxelmill_shared.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from voxelmill_shared.transport.topology import QueueSpec, Topology
 
     Callback = Callable[["Delivery"], Awaitable[None]]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 HEADER_ATTEMPT = "x-voxelmill-attempt"
 """Which attempt this delivery is, from 1."""
@@ -109,12 +115,57 @@ class QueueCount:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message in a dead-letter queue, seen without taking it out. `handle` names it for `replay`."""
+    """A message in a dead-letter queue, seen without taking it out. `handle` names it for `replay` and `drop`."""
 
     handle: str
     queue: str
     message: Message
     dead_at: datetime | None
+
+
+class DeadLettersHeldError(TransientError):
+    """Somebody else has the dead letters of this queue in hand: they are to be seen again when that one has ended."""
+
+    error_class = "dead-letters-held"
+
+
+class DeadLetterHold(Protocol[T_co]):
+    """The dead letters of one queue in our hand. What is not settled when the hold ends is where it was.
+
+    Both settlements are durable when they return. A process that is killed in the middle has settled each letter or has
+    not: none is lost, and none is put back twice.
+    """
+
+    @property
+    def seen(self) -> Sequence[T_co]:
+        """What the hold's `view` made of each letter, oldest first."""
+        ...
+
+    async def replay(self, handles: Sequence[str], notices: Mapping[str, Message] | None = None) -> int:
+        """Put letters back onto the queue that they came from: attempt 1, replay count one up, history kept.
+
+        Parameters
+        ----------
+        handles
+            Which. One that names no letter of this hold is not counted, nor is one that is settled.
+        notices
+            By handle, a message that tells of it. It is published, and durable, no later than the letter goes.
+
+        Returns
+        -------
+        int
+            How many letters were put back.
+
+        Raises
+        ------
+        UnroutableError
+            If a notice is wanted by no queue. No letter has gone.
+        """
+        ...
+
+    async def drop(self, handles: Sequence[str], notices: Mapping[str, Message] | None = None) -> int:
+        """Give letters up: they are in no queue any more. Parameters and errors as `replay`."""
+        ...
 
 
 class Transport(Protocol):
@@ -154,11 +205,26 @@ class Transport(Protocol):
         """Look through a dead-letter queue, oldest first, without consuming."""
         ...
 
-    async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
-        """Put dead letters back onto the queue that they came from: attempt 1, replay count one up, history kept.
+    def hold(self, queue: QueueSpec, view: Callable[[DeadLetter], T]) -> AbstractAsyncContextManager[DeadLetterHold[T]]:
+        """Take the dead letters of a queue in hand for the time of a `with` block, to see or to settle them.
 
-        Returns how many were put back. A crash in the middle loses none.
+        A queue that does not exist has none. `view` is called with each letter and must not raise; only what it
+        returns is kept, so a queue of any length and letters of any size need little memory. On RabbitMQ nobody else
+        sees the letters meanwhile.
+
+        Raises
+        ------
+        DeadLettersHeldError
+            If another one has them in hand, and keeps them for longer than a look takes.
         """
+        ...
+
+    async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
+        """Put dead letters back onto their queue, see `DeadLetterHold.replay`."""
+        ...
+
+    async def drop(self, queue: QueueSpec, handles: Sequence[str]) -> int:
+        """Give dead letters up, see `DeadLetterHold.drop`."""
         ...
 
     async def check(self) -> None:

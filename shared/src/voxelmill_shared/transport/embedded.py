@@ -8,10 +8,11 @@ file must lie on a local disk: SQLite's WAL and `flock` do not work over a netwo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from voxelmill_shared.errors import DeliveryLostError
-from voxelmill_shared.transport.base import HEADER_ATTEMPT, DeadLetter, Message, QueueCount
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, DeadLetter, Message, QueueCount, T_co
 from voxelmill_shared.transport.headers import attempt_of, dead_at_of, dead_headers
 from voxelmill_shared.transport.queue_writer import QueueWriter, Subscription
 from voxelmill_shared.transport.topology import DELIVERY_LIMIT
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from voxelmill_shared.transport.base import Callback
+    from voxelmill_shared.transport.base import Callback, T
     from voxelmill_shared.transport.queue_file import Claimed, QueueFile
     from voxelmill_shared.transport.topology import QueueSpec, Topology
 
@@ -80,10 +81,18 @@ class EmbeddedTransport:
     async def _page(self, queue: QueueSpec, after: int) -> list[tuple[int, Message]]:
         return await self._writer.call(lambda file: file.dead_letters(queue.name, after, _PAGE))
 
+    @asynccontextmanager
+    async def hold(self, queue: QueueSpec, view: Callable[[DeadLetter], T]) -> AsyncIterator[EmbeddedHold[T]]:
+        """Look through the dead letters of a queue, and settle them. Others see them meanwhile, and may be quicker."""
+        yield EmbeddedHold(self._writer, queue.name, [view(letter) async for letter in self.dead_letters(queue)])
+
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
         """Put dead letters back onto their queue in one transaction; handles that name none are not counted."""
-        numbers = [int(handle) for handle in handles if handle.isdecimal() and len(handle) < 19]
-        return await self._writer.call(lambda file: file.replay(queue.name, numbers))
+        return await EmbeddedHold(self._writer, queue.name, ()).replay(handles)
+
+    async def drop(self, queue: QueueSpec, handles: Sequence[str]) -> int:
+        """Give dead letters up in one transaction; handles that name none are not counted."""
+        return await EmbeddedHold(self._writer, queue.name, ()).drop(handles)
 
     async def check(self) -> None:
         """Return if the file can be opened and locked for writing."""
@@ -92,6 +101,50 @@ class EmbeddedTransport:
     async def close(self) -> None:
         """Hand back what is in hand and close the file."""
         await self._writer.close()
+
+
+class EmbeddedHold(Generic[T_co]):
+    """The dead letters of one queue, see `DeadLetterHold`: each call is one transaction, with its notices.
+
+    Parameters
+    ----------
+    writer
+        The file's thread.
+    queue
+        The queue's name.
+    seen
+        What was made of each letter.
+    """
+
+    def __init__(self, writer: QueueWriter, queue: str, seen: Sequence[T_co]) -> None:
+        self._writer = writer
+        self._queue = queue
+        self.seen = seen
+
+    async def replay(self, handles: Sequence[str], notices: Mapping[str, Message] | None = None) -> int:
+        """Put letters back onto the queue that they came from."""
+        return await self._settle(handles, notices, lambda file, numbers: file.replay(self._queue, numbers))
+
+    async def drop(self, handles: Sequence[str], notices: Mapping[str, Message] | None = None) -> int:
+        """Give letters up."""
+        return await self._settle(handles, notices, lambda file, numbers: file.drop(self._queue, numbers))
+
+    async def _settle(
+        self,
+        handles: Sequence[str],
+        notices: Mapping[str, Message] | None,
+        settle: Callable[[QueueFile, Sequence[int]], None],
+    ) -> int:
+        numbers = [int(handle) for handle in handles if handle.isdecimal() and len(handle) < 19]
+        told = notices or {}
+
+        def both(file: QueueFile) -> int:
+            found = file.which_are_dead(self._queue, numbers)
+            file.publish([told[str(number)] for number in found if str(number) in told])  # first: it may raise
+            settle(file, found)
+            return len(found)
+
+        return await self._writer.call(both)
 
 
 class EmbeddedConsumer:

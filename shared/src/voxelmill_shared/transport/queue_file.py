@@ -318,17 +318,23 @@ class QueueFile:
         )
         return [(number, _message(*columns)) for number, *columns in rows]
 
-    def replay(self, queue: str, numbers: Sequence[int]) -> int:
-        """Move dead letters back to their queue and return how many were there."""
-        found = 0
-        for number in dict.fromkeys(numbers):
+    def which_are_dead(self, queue: str, numbers: Sequence[int]) -> list[int]:
+        """Say which of these are dead letters of a queue, each once."""
+        statement = "SELECT 1 FROM dead_letter WHERE queue = ? AND id = ?"
+        return [number for number in dict.fromkeys(numbers) if self._db.execute(statement, (queue, number)).fetchone()]
+
+    def drop(self, queue: str, numbers: Sequence[int]) -> None:
+        """Delete dead letters."""
+        self._db.executemany("DELETE FROM dead_letter WHERE queue = ? AND id = ?", [(queue, n) for n in numbers])
+
+    def replay(self, queue: str, numbers: Sequence[int]) -> None:
+        """Move dead letters back to their queue."""
+        for number in numbers:
             row = self._db.execute(
                 "DELETE FROM dead_letter WHERE queue = ? AND id = ?"
                 " RETURNING body, routing_key, message_id, headers, content_type",
                 (queue, number),
             ).fetchone()
-            if row is None:
-                continue
             message = _message(*row)
             columns = _columns(replace(message, headers=replay_headers(message)))
             self._db.execute(
@@ -336,8 +342,6 @@ class QueueFile:
                 " VALUES (?,?,?,?,?,?)",
                 (queue, *columns),
             )
-            found += 1
-        return found
 
 
 def _columns(message: Message) -> tuple[bytes, str, str, str, str]:

@@ -1,41 +1,31 @@
 """The transport on RabbitMQ (3.10 or later): quorum queues, publisher confirms, nothing thrown away.
 
 One topic exchange for the events. Each queue has a rung queue for every step of its ladder, whose messages fall back
-into the queue when their time is over, and a dead-letter queue behind a direct exchange. A message is moved by
+into the queue when their time is over, and a dead-letter queue behind a direct exchange. A message in hand is moved by
 publishing a copy, with confirmation, and only then acknowledging the original: a crash in between makes two of it,
-never none.
+never none. Dead letters are carried back by the broker itself (`rabbit_dead_letters`).
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import UTC, datetime
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from voxelmill_shared.errors import BrokerUnavailableError
-from voxelmill_shared.transport.base import DeadLetter, Message, QueueCount
-from voxelmill_shared.transport.headers import replay_headers
+from voxelmill_shared.transport.base import QueueCount
 from voxelmill_shared.transport.rabbit_consumer import RabbitConsumer
+from voxelmill_shared.transport.rabbit_dead_letters import RabbitHold
 from voxelmill_shared.transport.rabbit_link import RabbitLink, answer_in_time
-from voxelmill_shared.transport.rabbit_messages import copy_publication, dead_letter_of, event_publication
+from voxelmill_shared.transport.rabbit_messages import event_publication
 from voxelmill_shared.transport.topology import DELIVERY_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    import aiormq.abc
     from aio_pika.abc import AbstractChannel
-    from aiormq.abc import DeliveredMessage
 
-    from voxelmill_shared.transport.base import Callback
+    from voxelmill_shared.transport.base import Callback, DeadLetter, Message, T
     from voxelmill_shared.transport.topology import QueueSpec, Topology
-
-_AT_A_TIME = 16
-"""How many dead letters are put back before the next one is fetched.
-
-A quorum queue's channel holds back acknowledgements while more than 32 are under way, and forgets them when it is
-closed. Fetching a letter goes through the same log as they do, so what was acknowledged before it is known to be gone.
-"""
 
 
 class RabbitTransport:
@@ -53,6 +43,7 @@ class RabbitTransport:
         self._link = RabbitLink(url, delivery_limit)
         self._declared: dict[str, QueueSpec] = {}
         self._consumers: list[RabbitConsumer] = []
+        self._holding: dict[str, asyncio.Lock] = {}
 
     async def declare(self, topology: Topology) -> None:
         """Make sure that every queue exists. Idempotent; bindings are added, never taken away.
@@ -118,75 +109,46 @@ class RabbitTransport:
         return queue.declaration_result.message_count or 0
 
     async def dead_letters(self, queue: QueueSpec) -> AsyncIterator[DeadLetter]:
-        """Look through the dead letters of a queue, oldest first.
-
-        They are fetched without being acknowledged, all of them, and laid back before the first is given out: for
-        that time nobody else sees them. The broker puts back what was fetched in no order of its own, so they are
-        sorted by when they died.
-        """
-        channel = await self._link.channel()
-        try:
-            dead = await self._open_dead(channel, queue)
-            found = []
-            while incoming := await self._get(dead, queue):
-                found.append(dead_letter_of(incoming, queue))
-        finally:
-            await self._lay_back(channel)
-        for letter in sorted(found, key=_age):
+        """Look through the dead letters of a queue, oldest first. They are laid back before the first is given out."""
+        async with self.hold(queue, _itself) as hold:
+            found = hold.seen
+        for letter in found:
             yield letter
 
-    async def _open_dead(self, channel: AbstractChannel, queue: QueueSpec) -> aiormq.abc.AbstractChannel:
-        await self._link.declare([queue])
-        with self._link.errors():
-            return await channel.get_underlay_channel()
+    @asynccontextmanager
+    async def hold(self, queue: QueueSpec, view: Callable[[DeadLetter], T]) -> AsyncIterator[RabbitHold[T]]:
+        """Take the dead letters of a queue in hand: nobody else sees them until the block ends.
 
-    async def _get(self, dead: aiormq.abc.AbstractChannel, queue: QueueSpec) -> DeliveredMessage | None:
-        with self._link.errors():
-            async with answer_in_time():
-                incoming = await dead.basic_get(queue.dead_letters)
-        return incoming if incoming.delivery_tag else None
+        Raises
+        ------
+        DeadLettersHeldError
+            If another process has them in hand.
+        TopologyMismatchError
+            If the dead-letter queue stands on the broker in a form out of which a replay would lose what it takes.
+        """
+        async with self._holding.setdefault(queue.name, asyncio.Lock()):
+            hold = RabbitHold(self._link, queue, view)
+            try:
+                await hold.take()
+                yield hold
+            finally:
+                await hold.lay_back()
 
     async def replay(self, queue: QueueSpec, handles: Sequence[str]) -> int:
-        """Put dead letters back onto their queue: confirmed there before they are acknowledged here."""
-        wanted = set(handles)
-        if not wanted:
+        """Put dead letters back onto their queue. The broker carries them: it lets go of one when the queue has it."""
+        return await self._settle(queue, handles, lambda hold: hold.replay(handles))
+
+    async def drop(self, queue: QueueSpec, handles: Sequence[str]) -> int:
+        """Give dead letters up."""
+        return await self._settle(queue, handles, lambda hold: hold.drop(handles))
+
+    async def _settle(
+        self, queue: QueueSpec, handles: Sequence[str], settle: Callable[[RabbitHold[None]], Awaitable[int]]
+    ) -> int:
+        if not handles:
             return 0
-        replayed = 0
-        batch: list[tuple[DeliveredMessage, Message]] = []
-        channel = await self._link.channel()
-        try:
-            dead = await self._open_dead(channel, queue)
-            while True:
-                incoming = await self._get(dead, queue)
-                if incoming is not None and (letter := dead_letter_of(incoming, queue)).handle in wanted:
-                    wanted.discard(letter.handle)
-                    batch.append((incoming, letter.message))
-                done = incoming is None or not wanted
-                if batch and (done or len(batch) == _AT_A_TIME):
-                    replayed += await self._put_back(queue, batch)
-                    batch = []
-                elif done:  # and this was fetched after the last acknowledgement
-                    return replayed
-        finally:
-            await self._lay_back(channel)
-
-    async def _lay_back(self, channel: AbstractChannel) -> None:
-        """Let others see what was fetched. Closing alone does it too, but some time after it has been confirmed."""
-        with suppress(BrokerUnavailableError), self._link.errors():
-            async with answer_in_time():
-                underlay = await channel.get_underlay_channel()
-                await underlay.basic_nack(0, multiple=True, requeue=True)  # 0: everything that is not acknowledged
-        await self._link.close_channel(channel)
-
-    async def _put_back(self, queue: QueueSpec, batch: list[tuple[DeliveredMessage, Message]]) -> int:
-        await self._link.publish(
-            [copy_publication(message, replay_headers(message), queue.name) for _, message in batch]
-        )
-        with self._link.errors():
-            async with answer_in_time():
-                for incoming, _ in batch:
-                    await incoming.channel.basic_ack(incoming.delivery_tag or 0)
-        return len(batch)
+        async with self.hold(queue, _nothing) as hold:
+            return await settle(hold)
 
     async def check(self) -> None:
         """Return if the broker opens a channel."""
@@ -199,5 +161,9 @@ class RabbitTransport:
         await self._link.close()
 
 
-def _age(letter: DeadLetter) -> datetime:
-    return letter.dead_at or datetime.min.replace(tzinfo=UTC)
+def _itself(letter: DeadLetter) -> DeadLetter:
+    return letter
+
+
+def _nothing(_: DeadLetter) -> None:
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import aio_pika
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
     from aiormq import Channel
 
-    from voxelmill_shared.transport.declarations import ExchangeDeclaration
+    from voxelmill_shared.transport.declarations import Declarations, ExchangeDeclaration
     from voxelmill_shared.transport.rabbit_messages import Publication
     from voxelmill_shared.transport.topology import QueueSpec
 
@@ -265,9 +266,23 @@ class RabbitLink:
         TopologyMismatchError
             If one exists with other arguments.
         """
+        await self._declare(declarations(queues, self.delivery_limit))
+
+    async def declare_dead_letters(self, queue: QueueSpec) -> None:
+        """Make sure that the dead-letter queue of a queue exists in the form that a replay relies on.
+
+        Raises
+        ------
+        TopologyMismatchError
+            If it exists with other arguments.
+        """
+        wanted = declarations([queue], self.delivery_limit)
+        dead = tuple(declared for declared in wanted.queues if declared.name == queue.dead_letters)
+        await self._declare(replace(wanted, queues=dead, bindings=()))
+
+    async def _declare(self, wanted: Declarations) -> None:
         channel = await self.channel()
         try:
-            wanted = declarations(queues, self.delivery_limit)
             await self._declare_exchanges(channel, wanted.exchanges)
             declared = {}
             for queue in wanted.queues:

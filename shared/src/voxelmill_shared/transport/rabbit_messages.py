@@ -3,6 +3,9 @@
 A copy that goes to a rung, a dead-letter queue or back to its queue travels under that queue's name, so its own routing
 key goes with it in a header. A dead letter gets a name of its own, by which `replay` finds it again. Neither header is
 shown to anyone outside, and neither are those that the broker adds.
+
+A dead letter that is replayed is carried back by the broker, which cannot change our headers but notes the way in its
+own (`x-death`). From that note the reader takes that it is attempt 1 again, after one replay more.
 """
 
 from __future__ import annotations
@@ -10,20 +13,22 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pamqp.commands import Basic
 
 from voxelmill_shared.transport.base import (
+    HEADER_ATTEMPT,
     HEADER_DEAD_AT,
     HEADER_ERROR_CLASS,
     HEADER_REASON,
+    HEADER_REPLAYS,
     DeadLetter,
     Message,
 )
-from voxelmill_shared.transport.headers import dead_at_of
+from voxelmill_shared.transport.headers import dead_at_of, replays_of
 from voxelmill_shared.transport.topology import EVENTS_EXCHANGE
 
 if TYPE_CHECKING:
@@ -89,13 +94,34 @@ def from_amqp(incoming: DeliveredMessage) -> Message:
         if found
         else {}
     )
-    return Message(
+    message = Message(
         incoming.body,
         _routing_key(incoming),
         properties.message_id or "",
         headers,
         properties.content_type or "",
     )
+    return _replayed(message, incoming) if found and "x-death" in found else message
+
+
+def _replayed(message: Message, incoming: DeliveredMessage) -> Message:
+    """Give a message its headers after the replays that only the broker knows of."""
+    queue = incoming.routing_key or ""  # it has come from the dead letters, or gone there, under its queue's name
+    replays = sum(_count(death) for death in _deaths(incoming) if _is_replay(death, queue))
+    if not replays:
+        return message
+    record = _brokers_record(incoming, queue)
+    again = {HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays_of(message) + replays}
+    return replace(message, headers={**message.headers, **record, **again})
+
+
+def _is_replay(death: Mapping[str, Any], queue: str) -> bool:
+    return death.get("queue") == f"{queue}.dlq" and death.get("reason") == "rejected"
+
+
+def _count(death: Mapping[str, Any]) -> int:
+    count = death.get("count")
+    return count if isinstance(count, int) else 1
 
 
 def _headers(incoming: DeliveredMessage) -> Mapping[str, Any]:
@@ -116,17 +142,18 @@ def dead_letter_of(incoming: DeliveredMessage, queue: QueueSpec) -> DeadLetter:
     """
     message = from_amqp(incoming)
     dead_id = _headers(incoming).get(_DEAD_ID)
-    if dead_id:
+    # What the runtime has buried carries no record of the broker's. With one, the name is that of an earlier death.
+    if dead_id and not _deaths(incoming):
         return DeadLetter(str(dead_id), queue.name, message, dead_at_of(message))
-    headers = {**message.headers, **_brokers_record(incoming, queue)}
+    headers = {**message.headers, **_brokers_record(incoming, queue.name)}
     message = Message(message.body, message.routing_key, message.message_id, headers, message.content_type)
     digest = hashlib.sha256(json.dumps([message.message_id, message.routing_key, headers]).encode() + message.body)
     return DeadLetter(digest.hexdigest(), queue.name, message, dead_at_of(message))
 
 
-def _brokers_record(incoming: DeliveredMessage, queue: QueueSpec) -> dict[str, str | int]:
+def _brokers_record(incoming: DeliveredMessage, queue: str) -> dict[str, str | int]:
     for death in _deaths(incoming):
-        if death.get("queue") == queue.name:
+        if death.get("queue") == queue:
             reason = _text(death.get("reason")).replace("_", "-")
             record: dict[str, str | int] = {
                 HEADER_ERROR_CLASS: reason,
@@ -145,7 +172,7 @@ def _routing_key(incoming: DeliveredMessage) -> str:
         return _text(kept)
     for death in reversed(_deaths(incoming)):  # newest first, so the last one is nearest to the publisher
         keys = death.get("routing-keys")
-        if isinstance(keys, list) and keys:
+        if isinstance(keys, list) and keys and not _is_replay(death, incoming.routing_key or ""):
             return _text(keys[0])
     return incoming.routing_key or ""
 
