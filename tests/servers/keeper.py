@@ -37,7 +37,14 @@ def main(watched: int, folder: Path, goodbye: signal.Signals, command: list[str]
                 cwd="/",
             )
         with contextlib.suppress(ProcessLookupError):  # it ended before we could look
-            select.select([os.pidfd_open(watched), asked], [], [])
+            run = os.pidfd_open(watched)
+            # A server that is only stopped (SIGSTOP) sends SIGCHLD too: it is kept, and goes on when it is told to.
+            while not (
+                run in select.select([run, asked], [], [])[0]
+                or signal.SIGTERM in os.read(asked, 256)
+                or server.poll() is not None
+            ):
+                pass
         if server.poll() is None:
             server.send_signal(goodbye)
             try:
