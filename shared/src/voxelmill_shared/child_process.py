@@ -20,6 +20,7 @@ from collections import deque
 from typing import Any, BinaryIO
 
 from voxelmill_shared.errors import NO_ROOM, DiskFullError, VoxelmillError
+from voxelmill_shared.privacy import describe, format_error
 from voxelmill_shared.work import WorkCancelledError
 
 REQUEST = struct.Struct("<QQ")
@@ -117,8 +118,8 @@ def serve(target: str, memory_bytes: int) -> None:
                 # No fault of the work's, and nothing to trace: it waits for room and is done again.
                 send("error", DiskFullError(f"the disk is full: {error.strerror}"))
             else:
-                sys.excepthook(type(error), error, error.__traceback__)
-                send("failed", ("unexpected", f"{type(error).__name__}: {error}"))
+                sys.stderr.write(f"{format_error(error)}\n")
+                send("failed", ("unexpected", describe(error)))
         finally:
             body = b""
             argument = None  # what it holds must not stay in memory until the next call

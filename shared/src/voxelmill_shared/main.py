@@ -118,6 +118,7 @@ def main(build: Callable[[Parts, SettingsT], Service], settings_type: type[Setti
         logs.configure(settings.log_level)
     except ValueError as error:
         sys.exit(_usage(command, f"VOXELMILL_LOG_LEVEL: {error}"))
+    logs.tell_of_the_end()
     try:
         asyncio.run(run_service(build, settings))
     except (ValueError, PortTakenError) as error:

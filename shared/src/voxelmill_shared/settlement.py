@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ import structlog
 
 from voxelmill_shared import metrics
 from voxelmill_shared.errors import BrokerUnavailableError, DeliveryLostError, UnroutableError
-from voxelmill_shared.events import Envelope, Event, StageFailed, cause
+from voxelmill_shared.events import Envelope, Event, StageFailed, StageSkipped, cause
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
+from voxelmill_shared.privacy import addresses_in, describe, without_keys
 from voxelmill_shared.transport import base
 from voxelmill_shared.transport.headers import history_of, replays_of
 from voxelmill_shared.version import __version__
@@ -71,7 +72,7 @@ class Settlement:
         tuple[str, str]
             In one word how it ended (see `worker.Settled`), and the reason.
         """
-        answer = outcome
+        answer = _nameless(message, outcome)
         ways: tuple[Way, ...] = (self._as_answered, self._as_answered, self._as_dead, self._as_released)
         for way in ways:
             try:
@@ -84,7 +85,7 @@ class Settlement:
             except Exception as error:
                 # The edge again: a message must not stay in hand for ever because of an error that nobody foresaw.
                 log.exception("settling broke")
-                answer = Retry(f"{type(error).__name__}: {error}", "unexpected")
+                answer = Retry(describe(error), "unexpected")
         return "unsettled", answer.reason if isinstance(answer, Retry) else ""
 
     async def _persist(self, message: InHand, way: Way, answer: Outcome) -> tuple[str, str]:
@@ -185,3 +186,20 @@ class Settlement:
             job_id=data.get("job_id", ""),
             replays=replays_of(delivery.message),
         )
+
+
+def _nameless(message: InHand, outcome: Outcome) -> Outcome:
+    """Put digests in the place of objects' keys in what an outcome says: reasons travel further than keys may."""
+    own = addresses_in(message.envelope.data) if message.envelope else []
+    if isinstance(outcome, Retry | Reject):
+        return replace(outcome, reason=without_keys(outcome.reason, own))
+    # Whatever else a handler has answered is looked at where it is settled.
+    if not isinstance(outcome, Done) or not any(isinstance(event, StageSkipped) for event in outcome.events):
+        return outcome
+    events = (
+        event.model_copy(update={"reason": without_keys(event.reason, own)})
+        if isinstance(event, StageSkipped)
+        else event
+        for event in outcome.events
+    )
+    return Done(tuple(events))

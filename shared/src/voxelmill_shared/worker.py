@@ -29,6 +29,7 @@ from voxelmill_shared.errors import (
 )
 from voxelmill_shared.events import Envelope, Event, cause, open_envelope
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
+from voxelmill_shared.privacy import describe
 from voxelmill_shared.progress import ProgressFeed
 from voxelmill_shared.settlement import InHand, Settlement
 from voxelmill_shared.transport.topology import TOPOLOGY, Topology
@@ -316,7 +317,7 @@ class Worker:
             return Retry(str(error), error.error_class)
         # An unforeseen error is a failed attempt, never the end of the consumer.
         log.error("handler broke", exc_info=error)
-        return Retry(f"{type(error).__name__}: {error}", "unexpected")
+        return Retry(describe(error), "unexpected")
 
     def _progressed(self, event: JobProgressed) -> None:
         for observer in self._observers:

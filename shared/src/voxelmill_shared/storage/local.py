@@ -19,6 +19,7 @@ from voxelmill_shared.errors import (
     StoreUnavailableError,
     UnsafeKeyError,
 )
+from voxelmill_shared.privacy import note_key
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
@@ -315,9 +316,13 @@ class LocalStore:
             raise _HiddenError(f"{printable(key)}: this name is not for objects")
         return real
 
+    def _check_key(self, key: str) -> None:
+        note_key(self._bucket, key)
+        check_key(key, undecodable=True)
+
     def _target(self, key: str) -> Path:
         """Find where a key is written or deleted: links among its folders are followed, the last part is not."""
-        check_key(key, undecodable=True)
+        self._check_key(key)
         path = self._root / key
         if path.name in self._hidden:
             raise UnsafeKeyError(f"{printable(key)}: this name is not for objects")
@@ -325,7 +330,7 @@ class LocalStore:
 
     def _open(self, key: str) -> tuple[int, Path]:
         """Open an object for reading; return the descriptor and the real path."""
-        check_key(key, undecodable=True)
+        self._check_key(key)
         path = self._inside(key, self._root / key)
         with reading(key):
             try:

@@ -21,6 +21,7 @@ from voxelmill_shared.errors import (
     StoreUnavailableError,
     UnsafeKeyError,
 )
+from voxelmill_shared.privacy import note_key
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.cache import CachedContent
 from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix, printable
@@ -341,6 +342,7 @@ class S3Store:
             return self._opened
 
     def _full(self, key: str) -> str:
+        note_key(self._name, key)
         check_key(key)
         full = self._prefix + key
         if len(full.encode()) > MAX_KEY_BYTES:
