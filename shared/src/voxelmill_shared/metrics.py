@@ -49,6 +49,11 @@ FOUND_BY_RECONCILER = Counter(
     "Objects that nothing but the reconciler had told of when they got into the ledger.",
     registry=REGISTRY,
 )
+ANNOUNCEMENTS_HELD_BACK = Gauge(
+    "voxelmill_announcements_held_back",
+    "1 while new objects are not announced because ingest's queue is as long as it may be.",
+    registry=REGISTRY,
+)
 NOTIFICATION_SOURCES = Gauge(
     "voxelmill_notification_sources",
     "1 for each source of notifications that this process listens to.",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from voxelmill_ingest.backpressure import Backpressure
     from voxelmill_ingest.duties import Duty
     from voxelmill_shared.outcome import Outcome
     from voxelmill_shared.service import Handler
@@ -104,6 +105,8 @@ class Reconciler:
         The right to list where there are replicas; None: there are none.
     found_by
         What stands in the events; only what the service finds by itself is counted.
+    pressure
+        What ends a pass while ingest's queue is long: the next one lists again. None: nothing does.
     """
 
     engine: AsyncEngine
@@ -116,6 +119,7 @@ class Reconciler:
     clock: Callable[[], float] = time.monotonic
     duty: Duty | None = None
     found_by: str = FOUND_BY
+    pressure: Backpressure | None = None
     _announced: dict[_Content, _Announced] = field(default_factory=dict)
     _unnamed: set[str] = field(default_factory=set)
 
@@ -209,6 +213,8 @@ class Reconciler:
         if not announce:
             return
         if unknown:
+            if self.pressure is not None:
+                await self.pressure.admit()
             await self.transport.publish([self._message(stat) for stat in unknown])
         for content in map(_content, unknown):
             before = self._announced.get(content)

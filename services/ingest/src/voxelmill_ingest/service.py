@@ -16,6 +16,7 @@ import structlog
 
 from voxelmill_ingest.archive import TARGET, Unpacker
 from voxelmill_ingest.assembler import Assembler
+from voxelmill_ingest.backpressure import Backpressure
 from voxelmill_ingest.deidentify.errors import DeidentificationMissingError
 from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
@@ -58,6 +59,7 @@ def build(
     now: Callable[[], datetime] = _now,
     *,
     engine: AsyncEngine | None = None,
+    pressure: Backpressure | None = None,
 ) -> Service:
     """Wire ingest.
 
@@ -70,6 +72,8 @@ def build(
     engine
         The ledger's database, where there are replicas of this process: what one of them does at a time is then its
         own only as long as it holds the duty. The service disposes of it. None: this process is alone.
+    pressure
+        What holds back whoever announces objects; None: it is made of the settings.
     """
     replicas = engine is not None
     engine = engine or open_database(parts.database_url, parts.database_limits)
@@ -98,6 +102,7 @@ def build(
             every,
             grace=settings.reconcile_grace(),
             duty=Duty(engine, f"reconcile {settings.inbox_url}", owner) if replicas else None,
+            pressure=pressure or Backpressure(parts.transport, settings.ingest_queue_limit),
         )
         background.append(reconciler.run)
     child = Child(TARGET, parts.limits)

@@ -70,6 +70,11 @@ class IngestSettings(SharedSettings):
     reconcile_grace_seconds: NonNegativeFloat | None = Field(
         None, description="how old an object must be for that; if not set 2, or 120 where notifications are listened to"
     )
+    ingest_queue_limit: int = Field(
+        100_000,
+        ge=0,
+        description="the most messages that may wait for ingest before sources are held back; 0: no limit",
+    )
     concurrency: PositiveInt = Field(32, description="how many messages are in hand at a time")
 
     archive_members: PositiveInt = Field(100_000, description="the most members of an archive")

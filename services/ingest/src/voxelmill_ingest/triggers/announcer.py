@@ -13,6 +13,7 @@ from voxelmill_shared.transport.base import Message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from voxelmill_ingest.backpressure import Backpressure
     from voxelmill_ingest.triggers.notification import Notification
     from voxelmill_shared.storage.base import ObjectStore
     from voxelmill_shared.transport.base import Transport
@@ -30,11 +31,14 @@ class Announcer:
         Where it is announced.
     producer
         The name that this process has in the envelopes of events.
+    pressure
+        What holds announcements back while ingest's queue is long; None: nothing does.
     """
 
     inbox: ObjectStore
     transport: Transport
     producer: str
+    pressure: Backpressure | None = None
 
     def read(self, document: object, source: str) -> list[Notification]:
         """Read what a source was told (see `normaliser.load`), and count what tells of no upload.
@@ -63,6 +67,8 @@ class Announcer:
         ------
         BrokerUnavailableError
             If the broker did not confirm: the source must keep what it was told, and come again.
+        QueueFullError
+            If ingest's queue is as long as it may be: likewise.
         UnroutableError
             If somebody deleted ingest's queue: likewise.
         """
@@ -77,6 +83,8 @@ class Announcer:
             envelope = Envelope.wrap(ObjectUploaded(object=reference, found_by="notification"), self.producer)
             messages.append(Message(envelope.encode(), envelope.routing_key, str(envelope.id)))
         if messages:
+            if self.pressure is not None:
+                await self.pressure.admit()
             await self.transport.publish(messages)
         NOTIFICATIONS.labels(source, "announced").inc(len(messages))
         NOTIFICATIONS.labels(source, "outside").inc(len(notifications) - len(messages))

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from voxelmill_ingest.backpressure import QueueFullError
 from voxelmill_shared.errors import BrokerUnavailableError, TransientError, UnroutableError
 
 log = structlog.get_logger("voxelmill")
 
-NOT_ANNOUNCED = (BrokerUnavailableError, UnroutableError)
-"""What `Announcer.announce` raises while our own broker does not take announcements."""
+NOT_ANNOUNCED = (BrokerUnavailableError, QueueFullError, UnroutableError)
+"""What `Announcer.announce` raises while our own broker does not take announcements, or shall not."""
 
 
 class SourceUnavailableError(TransientError):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from voxelmill_ingest.backpressure import Backpressure
 from voxelmill_ingest.service import build
 from voxelmill_ingest.triggers.amqp import AmqpSource
 from voxelmill_ingest.triggers.announcer import Announcer
@@ -47,9 +48,10 @@ class _Sources:
 def build_process(parts: Parts, settings: IngestProcessSettings) -> Service:
     """Wire ingest with its triggers."""
     engine = open_database(parts.database_url, parts.database_limits)
-    service = build(parts, settings, engine=engine)
+    pressure = Backpressure(parts.transport, settings.ingest_queue_limit)
+    service = build(parts, settings, engine=engine, pressure=pressure)
     producer = f"voxelmill/ingest/{socket.gethostname()}/{os.getpid()}"
-    announcer = Announcer(parts.stores.inbox, parts.transport, producer)
+    announcer = Announcer(parts.stores.inbox, parts.transport, producer, pressure)
     sources = _sources(parts, settings, announcer, engine)
     for name in settings.sources():
         NOTIFICATION_SOURCES.labels(name).set(1)
