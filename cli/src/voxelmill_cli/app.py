@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from voxelmill_cli.bucket.command import bucket_app
+from voxelmill_cli.dlq_command import dlq_app
 from voxelmill_cli.errors import (
     EXIT_INPUT_FAILED,
     EXIT_UNREACHABLE,
@@ -56,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(bucket_app)
+app.add_typer(dlq_app)
 app.add_typer(storage_app)
 app.add_typer(weights_app)
 out = Console()
@@ -333,7 +335,6 @@ def _not_built(name: str, instead: str) -> None:
 
 
 _not_built("watch", "`voxelmill status` shows where every series is")
-_not_built("dlq", "`voxelmill status` shows what failed and why; running the same input again tries it again")
 _not_built("audit", "the table `audit` of the catalog holds the records")
 
 

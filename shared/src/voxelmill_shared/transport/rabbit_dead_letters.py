@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic
@@ -69,8 +71,9 @@ class RabbitHold(Generic[T]):
         self._queue = queue
         self._view = view
         self._found: list[tuple[datetime, int, T]] = []
-        self._tags: dict[str, list[int]] = {}
-        """The deliveries of each handle: two letters that are the same in every byte have the same one."""
+        self._tags: dict[str, int] = {}
+        """The delivery of each handle that is not settled."""
+        self._twins: Counter[str] = Counter()
         self._channel: AbstractChannel | None = None
         self._lock: AbstractChannel | None = None
 
@@ -146,8 +149,10 @@ class RabbitHold(Generic[T]):
 
     async def _receive(self, incoming: DeliveredMessage) -> None:
         letter = dead_letter_of(incoming, self._queue)
-        tag = incoming.delivery_tag or 0
-        self._tags.setdefault(letter.handle, []).append(tag)
+        self._twins[letter.handle] += 1
+        if (number := self._twins[letter.handle]) > 1:  # the same in every byte, so no matter which is which
+            letter = replace(letter, handle=f"{letter.handle}-{number}")
+        self._tags[letter.handle] = tag = incoming.delivery_tag or 0
         self._found.append((letter.dead_at or datetime.min.replace(tzinfo=UTC), tag, self._view(letter)))
 
     async def _get(self, channel: UnderlayChannel) -> bool:
@@ -168,7 +173,7 @@ class RabbitHold(Generic[T]):
         return await self._settle(handles, notices, replay=False)
 
     async def _settle(self, handles: Sequence[str], notices: Mapping[str, Message] | None, *, replay: bool) -> int:
-        here = [handle for handle in dict.fromkeys(handles) if self._tags.get(handle)]
+        here = [handle for handle in dict.fromkeys(handles) if handle in self._tags]
         if not here or self._channel is None:
             return 0
         if told := [event_publication(notices[handle]) for handle in here if notices and handle in notices]:
@@ -179,7 +184,7 @@ class RabbitHold(Generic[T]):
             with self._link.errors():
                 async with answer_in_time():
                     for handle in here[first : first + _AT_A_TIME]:
-                        await end(self._tags[handle].pop(), wait=False)
+                        await end(self._tags.pop(handle), wait=False)
                     await self._get(channel)
         return len(here)
 
