@@ -69,10 +69,8 @@ class DiskFullError(TransientError):
     error_class = "disk-full"
 
 
-class DependencyAwayError(TransientError):
+class DependencyAwayError(VoxelmillError):
     """A dependency is being waited for, and no messages are taken meanwhile. For `/readyz` alone."""
-
-    error_class = "dependency-away"
 
 
 class UnfitDependencyError(VoxelmillError):
