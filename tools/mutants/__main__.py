@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mutants import kinds
 from mutants.bodies import check_bodies
-from mutants.runner import LIMITS, PEAK_MIB, run, wanted
+from mutants.runner import MOST_SECONDS, PEAK_MIB, run, wanted
 from mutants.seeds import Seeds
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def _tell(total: int):  # noqa: ANN202 - a callable that its only caller hands o
 
 
 def _print_table(tallies: dict[str, Tally]) -> None:
-    print(f"{'kind':<38}{'count':>6}{'accepted':>9}{'warned':>7}{'rejected':>9}{'crashed':>8}{'hung':>5}{'wrong':>6}", end="")
+    print(
+        f"{'kind':<38}{'count':>6}{'accepted':>9}{'warned':>7}{'rejected':>9}{'crashed':>8}{'hung':>5}{'wrong':>6}",
+        end="",
+    )
     print(f"{'MiB':>6}{'slowest':>8}  rejected for")
     for kind, tally in tallies.items():
         told = tally.outcomes
@@ -91,7 +94,7 @@ def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: in
             ("hung", sum(one.hung for one in every), 0),
             ("wrong", sum(one.wrong for one in every), 0),
             ("peak_mib", round(peak), PEAK_MIB),
-            ("slowest_seconds", round(slowest, 2), LIMITS.seconds),
+            ("slowest_seconds", round(slowest, 2), MOST_SECONDS),
             ("bodies_not_refused_properly", len(bodies), 0),
         )
     }

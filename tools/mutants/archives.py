@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from mutants.seeds import Seeds
 
 NAMES = (
-    *("../../evil.dcm", "/etc/passwd", "a/../../b.dcm", "C:\\windows\\x.dcm", "\\\\host\\share\\x", "..\\..\\x.dcm", "~/x"),
+    *(
+        "../../evil.dcm",
+        "/etc/passwd",
+        "a/../../b.dcm",
+        "C:\\windows\\x.dcm",
+        "\\\\host\\share\\x",
+        "..\\..\\x.dcm",
+        "~/x",
+    ),
     *("a\nb.dcm", "\x1b[2J.dcm", "\x00.dcm", SCRIPT.decode(), "con.dcm", ".", "..", "a//b.dcm", " ", "\u202egnp.dcm"),
     *("x" * 300, "d/" * 400 + "x.dcm", "é" * 200, "\ufffe.dcm", "__MACOSX/._x", ".DS_Store", "a\tb", "-rf", "%2e%2e/x"),
 )
@@ -62,7 +70,13 @@ def _zip_damage(rng: Random, seeds: Seeds) -> Mutant:
     data = _zip(_members(rng, seeds), rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
     table = data.rfind(b"PK\x01\x02")
     damaged = rng.choice(
-        (flipped(rng, data), flipped(rng, data, table), flipped(rng, data, 0, 60), cut(rng, data), spliced(rng, data, data))
+        (
+            flipped(rng, data),
+            flipped(rng, data, table),
+            flipped(rng, data, 0, 60),
+            cut(rng, data),
+            spliced(rng, data, data),
+        )
     )
     return Mutant(damaged, "mutant.zip")
 
@@ -96,7 +110,9 @@ def _zip_modes(rng: Random, seeds: Seeds) -> Mutant:
     if rng.random() < 0.7:  # encrypted, patched, strongly encrypted, another method, a later version
         place = 0
         while (place := body.find(b"PK\x01\x02", place + 1)) > 0:
-            what, value = rng.choice(((8, 1), (8, 0x20), (8, 0x41), (10, 99), (10, 14), (10, 12), (10, 97), (6, 99), (8, 0x800)))
+            what, value = rng.choice(
+                ((8, 1), (8, 0x20), (8, 0x41), (10, 99), (10, 14), (10, 12), (10, 97), (6, 99), (8, 0x800))
+            )
             struct.pack_into("<H", body, place + what, value)
     return Mutant(bytes(body), "mutant.zip")
 
@@ -154,7 +170,15 @@ def _tar_damage(rng: Random, seeds: Seeds) -> Mutant:
 @KINDS.add("tar, names, links and devices")
 def _tar_names(rng: Random, seeds: Seeds) -> Mutant:
     members: list[tuple[tarfile.TarInfo | str, bytes]] = [*_members(rng, seeds)]
-    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.REGTYPE, tarfile.CONTTYPE, b"Z")
+    kinds = (
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.REGTYPE,
+        tarfile.CONTTYPE,
+        b"Z",
+    )
     for _ in range(4):
         info = tarfile.TarInfo(_named(rng, rng.choice(NAMES)).replace("\0", "\1"))
         info.type = rng.choice(kinds)
@@ -179,9 +203,19 @@ def _tar_lies(rng: Random, seeds: Seeds) -> Mutant:
     name, data = _members(rng, seeds)[0]
     sound = _tar([(name, data)])
     kind = rng.choice(("size", "names", "pax", "sparse", "bomb", "unread bomb", "pax chain"))
-    sizes = (b"77777777777\0", b"\xff" * 12, b"\x80" + b"\xff" * 11, b"-1", b"abc", b"\x80\0\0\0\0\0\0\x10\0\0\0\0", b"\xff" * 11 + b"\0")
+    sizes = (
+        b"77777777777\0",
+        b"\xff" * 12,
+        b"\x80" + b"\xff" * 11,
+        b"-1",
+        b"abc",
+        b"\x80\0\0\0\0\0\0\x10\0\0\0\0",
+        b"\xff" * 11 + b"\0",
+    )
     if kind == "size":
-        body = _header("a.dcm", rng.choice((b"0", b"L", b"x", b"S", b"5", b"1")), rng.choice(sizes)) + data[:512] + sound
+        body = (
+            _header("a.dcm", rng.choice((b"0", b"L", b"x", b"S", b"5", b"1")), rng.choice(sizes)) + data[:512] + sound
+        )
     elif kind in {"names", "pax chain"}:
         type_ = b"L" if kind == "names" else b"x"
         text = b"x" * 100 if kind == "names" else b"20 comment=x2345678\n"
@@ -189,7 +223,14 @@ def _tar_lies(rng: Random, seeds: Seeds) -> Mutant:
     elif kind == "pax":
         lie = rng.choice(
             (
-                *(b"99 path=x\n", b"0 path=x\n", b"-5 path=x\n", b"10 path\n", b"1000000000000 path=x\n", b"xx path=x\n"),
+                *(
+                    b"99 path=x\n",
+                    b"0 path=x\n",
+                    b"-5 path=x\n",
+                    b"10 path\n",
+                    b"1000000000000 path=x\n",
+                    b"xx path=x\n",
+                ),
                 *(b"11 size=-1\n", b"28 size=999999999999999999\n", b"12 path=\0\0\n", b"20 GNU.sparse.map=1\n"),
                 *(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n", b"25 hdrcharset=BINARY\n11 path=\xff\n"),
             )

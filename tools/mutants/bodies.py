@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 _VALUES = (
     *(None, True, 0, -1, 1.5, 1e308, 10**30, "", "\0", "\ud800", "../../x", "<script>", "%00%ff%zz", "+", [], {}, [[]]),
-    *("x" * 5000, {"Records": []}, [{"s3": {}}], "ObjectCreated:Put", "aws:s3", "2.1", "9.9", "null", "{}", "🫁\n\x1b[2J"),
+    *(
+        "x" * 5000,
+        {"Records": []},
+        [{"s3": {}}],
+        "ObjectCreated:Put",
+        "aws:s3",
+        "2.1",
+        "9.9",
+        "null",
+        "{}",
+        "🫁\n\x1b[2J",
+    ),
 )
 
 
@@ -69,7 +80,9 @@ def _mutated(rng: Random, document: Any) -> bytes:
             holder[key] = rng.choice(_VALUES)
     body = json.dumps(value).encode()
     if rng.random() < 0.05:
-        body = rng.choice((b"[" * 50_000, b'{"a":' * 50_000, b"", b"\0", b"null", b"\xff" + body, body * 2, b"9" * 10_000))
+        body = rng.choice(
+            (b"[" * 50_000, b'{"a":' * 50_000, b"", b"\0", b"null", b"\xff" + body, body * 2, b"9" * 10_000)
+        )
     return body
 
 

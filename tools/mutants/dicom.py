@@ -137,9 +137,7 @@ def _unknown_sequences(rng: Random, seeds: Seeds) -> Mutant:
     ends = rng.choice((b"", _ENDS, _ENDS[:8], _ENDS[8:], _ENDS[:5]))
     tag = rng.choice((0x00091001, 0x00081140, 0x00281050, 0x00189346))
     value = item + ends
-    return source.mutant(
-        data[:place] + encoded(tag, b"UN", value, rng.choice((len(value), UNDEFINED))) + data[place:]
-    )
+    return source.mutant(data[:place] + encoded(tag, b"UN", value, rng.choice((len(value), UNDEFINED))) + data[place:])
 
 
 @KINDS.add("swapped elements")
@@ -231,4 +229,6 @@ def _polyglots(rng: Random, seeds: Seeds) -> Mutant:
     if rng.random() < 0.5:
         return source.mutant(before[:128].ljust(128, b"\0") + data[128:])
     other = seeds.any(rng).path.read_bytes()
-    return source.mutant(rng.choice((data + other, nifti[:400] + data, data + nifti, before + data, other[:500] + data)))
+    return source.mutant(
+        rng.choice((data + other, nifti[:400] + data, data + nifti, before + data, other[:500] + data))
+    )

@@ -19,8 +19,35 @@ _NUMBERS = (0, 1, 2, 3, 4, 7, 12, 15, 16, 17, 24, 32, 64, 255, 256, 4096, 0x7FFF
 _SIZES = (0x00280002, 0x00280006, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103)
 _FRAMES = (b"0", b"1", b"2", b"10000", b"65535", b"2147483647", b"99999999999999999999", b"-1", b"1.5", b"", b"1\\2")
 _WORDS = (
-    *(b"nan", b"inf", b"-inf", b"1e400", b"1e308", b"-1e308", b"1e-320", b"0", b"-0", b"1_0", b"0x10", b"", b" ", b"1,5"),
-    *(b"9" * 400, b"1" + b"0" * 60, b"1\\2", b"\\\\\\", b"1\\2\\3\\4\\5\\6\\7", b"\xff\xfe", b"1\n2", b"\0", b"+-1", b"1e", b"."),
+    *(
+        b"nan",
+        b"inf",
+        b"-inf",
+        b"1e400",
+        b"1e308",
+        b"-1e308",
+        b"1e-320",
+        b"0",
+        b"-0",
+        b"1_0",
+        b"0x10",
+        b"",
+        b" ",
+        b"1,5",
+    ),
+    *(
+        b"9" * 400,
+        b"1" + b"0" * 60,
+        b"1\\2",
+        b"\\\\\\",
+        b"1\\2\\3\\4\\5\\6\\7",
+        b"\xff\xfe",
+        b"1\n2",
+        b"\0",
+        b"+-1",
+        b"1e",
+        b".",
+    ),
 )
 _DECIMALS = (0x00200032, 0x00200037, 0x00280030, 0x00180050, 0x00180088, 0x00281050, 0x00281051, 0x00281052, 0x00281053)
 _TEXTS = (
@@ -90,7 +117,9 @@ def _moved(rng: Random, seeds: Seeds) -> Mutant:
         return source.mutant(data)
     parts = [float(part) for part in data[now[0].value : now[0].end].strip(b"\0 ").split(b"\\")]
     which = rng.randrange(len(parts))
-    parts[which] = rng.choice((-parts[which], parts[which] * 10, parts[which] + rng.uniform(-9, 9), parts[which] / 3, 1e6))
+    parts[which] = rng.choice(
+        (-parts[which], parts[which] * 10, parts[which] + rng.uniform(-9, 9), parts[which] / 3, 1e6)
+    )
     return source.mutant(replaced(data, now[0], b"\\".join(f"{part:.9g}".encode() for part in parts)))
 
 
@@ -98,7 +127,12 @@ def _moved(rng: Random, seeds: Seeds) -> Mutant:
 def _texts(rng: Random, seeds: Seeds) -> Mutant:
     source, data, found = seeds.walked(rng)
     rubbish = (
-        *(SCRIPT, b"a\nb\r\nTraceback (most recent call last):", b"\x1b[2J\x1b]0;owned\x07", b"\xff\xfe\xc3\x28\xf0\x9f"),
+        *(
+            SCRIPT,
+            b"a\nb\r\nTraceback (most recent call last):",
+            b"\x1b[2J\x1b]0;owned\x07",
+            b"\xff\xfe\xc3\x28\xf0\x9f",
+        ),
         *(b"\x1b$B\x1b(Jx\x1b$)C\xb1", b"../../../etc/passwd", b"'; DROP TABLE series;--", b"%s%n{0}{x}", b"\0a\0b"),
         *("‮desab﻿".encode(), b"A" * 5000, b"A" * 65_000, b"\\" * 3000, b"", b"$(reboot)`id`", b"\x85\x0b\x0c\x1c"),
     )
@@ -152,7 +186,9 @@ def _fragments(rng: Random, seeds: Seeds) -> Mutant:
         body = data[:one] + data[two : two + 8 + other] + data[one + 8 + length :]
     elif what == "tag":
         place, _ = rng.choice(items)
-        body = data[:place] + rng.choice((b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0", b"\x08\0\x10\0")) + data[place + 4 :]
+        body = (
+            data[:place] + rng.choice((b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0", b"\x08\0\x10\0")) + data[place + 4 :]
+        )
     elif what == "nothing":
         body = data[:begin] + rng.choice((b"", _item(b""), _item(b"") * 2)) + b"\xfe\xff\xdd\xe0\0\0\0\0"
     return source.mutant(body)
@@ -177,7 +213,17 @@ def _sizes(rng: Random, seeds: Seeds) -> Mutant:
     source, data, found = seeds.encapsulated(rng)
     begin = found[-1].value
     body = bytearray(data)
-    marks = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc3", b"\xff\xf7", b"\xff\x51", b"\xff\x52", b"\xff\x5c", b"\xff\xda", b"\xff\xc4")
+    marks = (
+        b"\xff\xc0",
+        b"\xff\xc1",
+        b"\xff\xc3",
+        b"\xff\xf7",
+        b"\xff\x51",
+        b"\xff\x52",
+        b"\xff\x5c",
+        b"\xff\xda",
+        b"\xff\xc4",
+    )
     places = [place for mark in marks if (place := data.find(mark, begin)) > 0] or [begin + 8]
     place = rng.choice(places)
     for _ in range(rng.choice((1, 2, 6))):
@@ -223,7 +269,9 @@ def _groups(rng: Random, seeds: Seeds) -> Mutant:
     chosen = rng.sample(inner, min(len(inner), rng.choice((1, 2, 8))))
     for one in sorted(chosen, key=lambda one: -one.start):
         size = one.end - one.value
-        value = rng.choice((rng.randbytes(size), bytes(size), b"\\" * size, b"9" * size, flipped(rng, data[one.value : one.end])))
+        value = rng.choice(
+            (rng.randbytes(size), bytes(size), b"\\" * size, b"9" * size, flipped(rng, data[one.value : one.end]))
+        )
         data = data[: one.value] + value + data[one.end :]
         if rng.random() < 0.3:
             vr = rng.choice((b"SQ", b"UN", b"FD", b"US", b"PN", b"AT"))

@@ -6,6 +6,8 @@ What ingest refuses goes no further in the product; here it does, for the reader
 from __future__ import annotations
 
 import shutil
+import tempfile
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +20,7 @@ from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, UnpackJob, unpack
 from voxelmill_shared.events import ObjectKind, ObjectRef
 from voxelmill_shared.imaging import read_nifti_volumes, read_volumes
-from voxelmill_shared.work import UnsupportedSeriesError
+from voxelmill_shared.work import UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.task import ThumbnailTask
 from voxelmill_thumbnail.work import make_thumbnails
 
@@ -61,12 +63,15 @@ class Verdict:
         What must not be: reasons that are no line, voxels in a wrong place without a word.
     peak_mib
         The most resident memory of the child since the call began.
+    seconds
+        Time of a processor.
     """
 
     outcome: str = "accepted"
     reason: str = ""
     problems: list[str] = field(default_factory=list)
     peak_mib: float = 0.0
+    seconds: float = 0.0
 
     def say(self, lines: tuple[str, ...]) -> None:
         """Take warnings."""
@@ -90,11 +95,13 @@ def probe(task: Task, report: Callable[[Any], None]) -> Verdict:  # noqa: ARG001
     """Inspect a file, unpack it, draw it, read its volumes."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc(5))
     verdict = Verdict()
+    began = time.process_time()
     task.folder.mkdir()
     try:
         _judge(task, verdict)
     finally:
         shutil.rmtree(task.folder)
+    verdict.seconds = time.process_time() - began
     status = Path("/proc/self/status").read_text()
     verdict.peak_mib = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     return verdict
@@ -168,6 +175,7 @@ def _worked_on(task: Task, found: Instance | Refusal, verdict: Verdict) -> None:
     else:
         kind = ObjectKind.NIFTI if ".nii" in task.key else ObjectKind.DICOM
     paths = (task.path, *task.beside)
+    work = WorkResult(())
     try:
         work = make_thumbnails(ThumbnailTask(paths, kind, "CT", task.folder / "pictures"), lambda _: None)
         verdict.say(work.warnings)
@@ -187,14 +195,14 @@ def _worked_on(task: Task, found: Instance | Refusal, verdict: Verdict) -> None:
         return
     said = [*(line for volume in read.volumes for line in volume.warnings), *(rest.reason for rest in read.left_out)]
     verdict.say(tuple(said))
-    if task.source is not None and task.beside and verdict.outcome == "accepted":
-        _compare(read.volumes[0], task.source, task.beside, verdict)
+    if isinstance(found, Instance) and task.source is not None and task.beside:
+        _compare(read.volumes[0], {*said, *work.warnings, *found.warnings}, task.source, task.beside, verdict)
 
 
-def _compare(volume: Volume, source: Path, beside: tuple[Path, ...], verdict: Verdict) -> None:
-    """See that a volume of which nobody says anything lies where that of the sound files lies."""
+def _compare(volume: Volume, said: set[str], source: Path, beside: tuple[Path, ...], verdict: Verdict) -> None:
+    """See that a volume of which nothing is said that is not said of the sound files lies where theirs lies."""
     sound = _sound(source, beside)
-    if sound is None or sound[0] != volume.voxels.shape:
+    if sound is None or sound[0] != volume.voxels.shape or _nameless(said) - sound[2]:
         return
     slices, rows, columns = sound[0]
     corners = np.array([[i, j, k, 1] for i in (0, columns - 1) for j in (0, rows - 1) for k in (0, slices - 1)])
@@ -204,9 +212,21 @@ def _compare(volume: Volume, source: Path, beside: tuple[Path, ...], verdict: Ve
 
 
 @lru_cache(maxsize=256)
-def _sound(source: Path, beside: tuple[Path, ...]) -> tuple[tuple[int, ...], Any] | None:
+def _sound(source: Path, beside: tuple[Path, ...]) -> tuple[tuple[int, ...], Any, frozenset[str]] | None:
+    """Return the volume's size, its affine and what is said of it; none if there is none, or are several."""
     try:
-        volumes = read_volumes((source, *beside)).volumes
+        read = read_volumes((source, *beside))
     except UnsupportedSeriesError:
         return None
-    return (volumes[0].voxels.shape, volumes[0].affine) if len(volumes) == 1 else None
+    found = _inspected(source, source.name)
+    if len(read.volumes) != 1 or read.left_out or not isinstance(found, Instance):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        task = ThumbnailTask((source, *beside), ObjectKind.DICOM, "CT", Path(folder) / "pictures")
+        said = {*make_thumbnails(task, lambda _: None).warnings, *read.volumes[0].warnings, *found.warnings}
+    return read.volumes[0].voxels.shape, read.volumes[0].affine, frozenset(_nameless(said))
+
+
+def _nameless(lines: set[str]) -> set[str]:
+    """Leave out of the lines which instance they are about."""
+    return {line.partition(": ")[2] if line.startswith("instance") else line for line in lines}

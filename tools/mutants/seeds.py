@@ -55,8 +55,8 @@ class Seeds:
     @cached_property
     def single(self) -> list[Source]:
         """DICOM files of every kind, each by itself."""
-        names = ("broken", "charsets", "color_mono1_lut", "dicomdir", "enhanced", "nonimage", "transfer_syntaxes")
-        return [Source(path) for path in self._in(*names)]
+        names = ("broken", "charsets", "color_mono1_lut", "enhanced", "nonimage", "transfer_syntaxes")
+        return [Source(path) for path in (*self._in(*names), *self._in("dicomdir")[:5])]
 
     @cached_property
     def slices(self) -> list[Source]:

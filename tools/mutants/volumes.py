@@ -128,7 +128,9 @@ def _gzip(rng: Random, seeds: Seeds) -> Mutant:
     elif kind == "sum":
         packed = packed[:-8] + rng.randbytes(rng.choice((8, 4, 0)))
     elif kind == "members":
-        packed = gzip.compress(plain[:1000]) + rng.choice((b"", bytes(9), rng.randbytes(20))) + gzip.compress(plain[1000:])
+        packed = (
+            gzip.compress(plain[:1000]) + rng.choice((b"", bytes(9), rng.randbytes(20))) + gzip.compress(plain[1000:])
+        )
     elif kind == "rubbish":
         packed += rng.randbytes(rng.choice((1, 100, 5000)))
     elif kind == "twice":

@@ -9,6 +9,9 @@ from enum import StrEnum
 from typing import Self
 
 from voxelmill_shared.events import Severity
+from voxelmill_shared.text import shown
+
+__all__ = ["REJECT", "SKIP", "Reason", "RefusedError", "shown"]
 
 REJECT, SKIP = Severity.REJECT, Severity.SKIP
 
@@ -210,17 +213,6 @@ class Reason(StrEnum):
         "Held back by de-identification: it cannot be read to its end, so nobody can say what it holds.",
         "See what wrote it; send it again if it was damaged on its way.",
     )
-
-
-def shown(value: str, most: int = 300) -> str:
-    """Return text out of an object, fit to be shown and kept: what is no printable character is escaped.
-
-    PostgreSQL keeps no NUL, and a terminal obeys what it is sent. `most` is how many characters are left.
-    """
-    if value.isprintable():
-        return value[:most]
-    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in value[:most])
-    return "".join(printable)[:most]
 
 
 class RefusedError(Exception):

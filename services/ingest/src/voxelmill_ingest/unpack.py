@@ -41,6 +41,7 @@ _BROKEN = (
     LookupError,
     NotImplementedError,  # a compression method that zipfile does not know
     OverflowError,
+    RecursionError,  # tarfile reads the headers of a header in a call of their own
     ValueError,
 )
 """What zipfile, tarfile and the decompressors raise on bytes that are no sound archive, beside errors of reading."""

@@ -55,10 +55,10 @@ def _split(value: bytes) -> tuple[str, ...]:
 @lru_cache(maxsize=2048)
 def _numbers(parts: tuple[str, ...]) -> tuple[float, ...] | None:
     try:
-        values = tuple([float(part) for part in parts])
+        values = tuple([float(part) for part in parts if "_" not in part])  # which float takes between digits
     except ValueError:
         return None
-    return values if all(map(math.isfinite, values)) else None
+    return values if len(values) == len(parts) and all(map(math.isfinite, values)) else None
 
 
 def number(found: Elements, tag: int) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxelmill_shared.errors import UndecodableMessageError
+from voxelmill_shared.text import shown
 
 TYPE_PREFIX = "org.voxelmill."
 CONTENT_TYPE = "application/cloudevents+json"
@@ -107,7 +108,7 @@ class Envelope(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
-            raise UndecodableMessageError(f"not a CloudEvents document: {where}: {first['msg']}") from error
+            raise UndecodableMessageError(shown(f"not a CloudEvents document: {where}: {first['msg']}")) from error
 
     def encode(self) -> bytes:
         """Write the message body: UTF-8 JSON, attributes that are not set left out."""

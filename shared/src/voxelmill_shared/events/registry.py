@@ -18,6 +18,7 @@ from voxelmill_shared.events.series import (
     StageFailed,
     StageSkipped,
 )
+from voxelmill_shared.text import shown
 
 EVENT_TYPES: tuple[type[Event], ...] = (
     ObjectUploaded,
@@ -48,10 +49,10 @@ def open_envelope(envelope: Envelope) -> Event:
     """
     event_type = _BY_TYPE.get(envelope.type)
     if event_type is None:
-        raise UndecodableMessageError(f"unknown event type {envelope.type!r}")
+        raise UndecodableMessageError(shown(f"unknown event type {envelope.type!r}"))
     try:
         return event_type.model_validate(envelope.data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UndecodableMessageError(f"{envelope.type}: {where}: {first['msg']}") from error
+        raise UndecodableMessageError(shown(f"{envelope.type}: {where}: {first['msg']}")) from error

@@ -8,6 +8,7 @@ import numpy as np
 
 from voxelmill_shared.imaging.geometry import PLACE_MM
 from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,4 +85,4 @@ def about_transforms(transforms: Sequence[ModalityTransform]) -> list[str]:
 def about_units(images: Sequence[DicomImage]) -> list[str]:
     """Return a line for people where the values of a CT say of themselves that they are not HU (PS3.3 C.11.1)."""
     kinds = {(image.text("RescaleType") or "HU").upper() for image in images} - {"HU", "US"}
-    return [f"the values are {', '.join(sorted(kinds))} and not HU (Rescale Type)"] if kinds else []
+    return [f"the values are {shown(', '.join(sorted(kinds)), 100)} and not HU (Rescale Type)"] if kinds else []

@@ -8,6 +8,7 @@ the second of any, then the first are one volume. Nothing is guessed beyond that
 
 from __future__ import annotations
 
+import contextlib
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -183,25 +184,35 @@ def attributes_of(image: DicomImage, frame: int) -> dict[str, Any]:
     header = image.header
     for dataset in _frame_datasets(header, frame):
         _collect(dataset, found)
-    _collect_dimensions(header, frame, found)
+    with contextlib.suppress(*HEADER_ERRORS):
+        _collect_dimensions(header, frame, found)
     return found
 
 
 def _frame_datasets(header: Dataset, frame: int) -> Iterator[Dataset]:
     """Go through what describes a frame, the frame's own first: functional groups with one level within, data set."""
-    own = header.get("PerFrameFunctionalGroupsSequence") or []
-    groups = [*own[frame : frame + 1], *(header.get("SharedFunctionalGroupsSequence") or [])[:1]]
-    for group in groups:
-        for element in group:
-            if element.VR == "SQ" and element.value:
-                yield element.value[0]
-                for inner in element.value[0]:
-                    if inner.VR == "SQ" and inner.value:
-                        yield inner.value[0]
+    for group in (
+        *_items(header, "PerFrameFunctionalGroupsSequence")[frame : frame + 1],
+        *_items(header, "SharedFunctionalGroupsSequence")[:1],
+    ):
+        for tag in group.keys():  # noqa: SIM118 - a data set gives its elements, and reads each
+            for macro in _items(group, tag)[:1]:
+                yield macro
+                for inner in macro.keys():  # noqa: SIM118 - as above
+                    yield from _items(macro, inner)[:1]
     yield header
-    for diffusion in (header.get("MRDiffusionSequence") or [])[:1]:
+    for diffusion in _items(header, "MRDiffusionSequence")[:1]:
         yield diffusion
-        yield from (diffusion.get("DiffusionGradientDirectionSequence") or [])[:1]
+        yield from _items(diffusion, "DiffusionGradientDirectionSequence")[:1]
+
+
+def _items(dataset: Dataset, name: Any) -> list[Dataset]:
+    """Return the items of a sequence; none if it is absent, no sequence, or cannot be read."""
+    try:
+        element = dataset[name]
+        return list(element.value or []) if element.VR == "SQ" else []
+    except HEADER_ERRORS:
+        return []
 
 
 def _collect(dataset: Dataset, found: dict[str, Any]) -> None:

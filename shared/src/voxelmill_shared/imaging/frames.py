@@ -12,7 +12,8 @@ from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.palette import Palette, in_sign, read_palette
 from voxelmill_shared.imaging.reasons import Unsupported
-from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding
+from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding, decimal
+from voxelmill_shared.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,10 +146,11 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
         With the code `unreadable-header`.
     """
     modality = modality_transform_of(image, frame)
+    header = image.header
     if photometric in {"YBR_RCT", "YBR_ICT"}:
         photometric = "RGB"  # left in a header by whoever undid JPEG 2000's transform: nothing else has these
     try:
-        raw = str(image.header.get("PresentationIntentType") or "").upper() == "FOR PROCESSING"
+        raw = str(header.get("PresentationIntentType") or "").upper() == "FOR PROCESSING"
         voi, doubt = (None, "") if raw else _voi(image, frame, modality)
         return Display(
             photometric=photometric,
@@ -159,8 +161,8 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
             padding=image.padding,
             palette=_palette(image, photometric),
             aspect=_aspect(image, frame),
-            inverted=_inverted(image.header, photometric, raw=raw),
-            logarithmic=raw and image.header.get("PixelIntensityRelationship") == "LIN",
+            inverted=_inverted(header, photometric, raw=raw),
+            logarithmic=raw and header.get("PixelIntensityRelationship") == "LIN",
             air=image.padding if image.text("Modality") == "CT" else None,
             doubt=doubt,
         )
@@ -202,7 +204,7 @@ def _voi(image: DicomImage, frame: int, modality: ModalityTransform) -> tuple[Lo
             try:
                 voi = read(source)
             except HEADER_ERRORS as error:
-                doubt = doubt or f"its {name} makes no sense ({error})"
+                doubt = doubt or shown(f"its {name} makes no sense ({error})")
                 continue
             if voi is not None:
                 return voi, doubt
@@ -236,7 +238,7 @@ def _first_window(source: Dataset, *, whole: bool) -> Window | None:
 def _numbers(value: Any) -> list[float]:
     if value is None or value == "":
         return []
-    return [float(value)] if isinstance(value, str | int | float) else [float(one) for one in value]
+    return [decimal(value)] if isinstance(value, str | int | float) else [decimal(one) for one in value]
 
 
 def has_supplemental_palette(image: DicomImage) -> bool:

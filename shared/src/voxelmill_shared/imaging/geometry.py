@@ -14,6 +14,7 @@ import numpy as np
 
 from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage
 from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.transform import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +133,7 @@ def _element(image: DicomImage, frame: int, group: str, keyword: str, count: int
         value = [value] if isinstance(value, float) else value
     if value is None or value == "" or len(value) != count:
         raise Unsupported.NO_GEOMETRY.error(f"{image.name}: it has no {keyword}")
-    return tuple(map(float, value))
+    return tuple(map(decimal, value))
 
 
 def stack(planes: Sequence[FramePlane]) -> SliceStack:

@@ -6,8 +6,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from io import BufferedReader, BytesIO, FileIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import pydicom
 from pydicom.encaps import generate_frames, get_frame
@@ -16,6 +16,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MPEGTransferSyntaxes
 
 from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.imaging.transform import decimal
 from voxelmill_shared.imaging.walker import DOUBLES, KEYWORDS
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ HEADER_ERRORS = (
     EOFError,
     LookupError,
     NotImplementedError,
+    OSError,
     RecursionError,
     TypeError,
     ValueError,
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on headers that are broken in one way or another."""
+"""What pydicom raises on headers that are broken in one way or another; OSError for sequences that end too soon, which
+it reads when they are asked for. They are in memory by then: see `DicomImage.header`."""
+
+_LARGE_READ = 1 << 16
 
 PixelKeyword = Literal["PixelData", "FloatPixelData", "DoubleFloatPixelData"]
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -105,9 +110,23 @@ class DicomImage:
 
     @cached_property
     def header(self) -> Dataset:
-        """The data set without its pixels."""
-        with opened(self.source) as file:
-            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        """The data set without its pixels.
+
+        Raises
+        ------
+        UnsupportedSeriesError
+            If pydicom cannot read it. What fails on the machine's side is an `OSError`: ask for the header first where
+            `HEADER_ERRORS` are caught.
+        """
+        try:
+            with opened(self.source) as file:
+                return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        except HEADER_ERRORS as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise Unsupported.UNREADABLE_HEADER.error(
+                f"{self.name}: the header cannot be read ({type(error).__name__}: {error})"
+            ) from None
 
     def text(self, keyword: str) -> str:
         """Return an element as text, empty where it is absent.
@@ -119,8 +138,9 @@ class DicomImage:
         """
         if self.elements is not None and keyword in KEYWORDS:
             return self.elements.get(keyword, b"").decode("latin-1").strip("\0 ")
+        header = self.header
         try:
-            value = self.header.get(keyword) or ""
+            value = header.get(keyword) or ""
             return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
         except HEADER_ERRORS as error:
             raise Unsupported.UNREADABLE_HEADER.error(f"{self.name}: {keyword} cannot be read ({error})") from None
@@ -133,9 +153,9 @@ class DicomImage:
         try:
             if self.elements is not None:
                 value = self.elements.get(keyword, b"")
-                return struct.unpack("<d", value)[0] if keyword in DOUBLES else float(value.strip(b"\0 "))
+                return struct.unpack("<d", value)[0] if keyword in DOUBLES else decimal(value.strip(b"\0 "))
             source: Any = self.functional_group(frame, group) if self.frames > 1 else None
-            return float((self.header if source is None else source).get(keyword))
+            return decimal((self.header if source is None else source).get(keyword))
         except HEADER_ERRORS:
             return None
 
@@ -183,9 +203,10 @@ class DicomImage:
         if _ends_within_fragment(value):
             raise Unsupported.TRUNCATED_PIXELS.error(f"{self.name}: the file ends within the pixel data")
         value = bytes(value)
-        table = self.header.get("ExtendedOffsetTable"), self.header.get("ExtendedOffsetTableLengths")
-        offsets = table if all(table) else None
+        header = self.header
         try:
+            table = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+            offsets = table if all(table) else None
             if len(frames) == 1:
                 return [get_frame(value, frames[0], number_of_frames=self.frames, extended_offsets=offsets)]
             every = list(generate_frames(value, number_of_frames=self.frames, extended_offsets=offsets))
@@ -224,9 +245,22 @@ class DicomImage:
             return file.read(self.value_length)
 
 
+class _Reader(BufferedReader):
+    """A file that is never asked for more than it holds: what is asked for is allocated before it is read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE_READ:
+            size = max(0, min(size, self._size - self.tell()))
+        return super().read(size)
+
+
 def opened(source: Path | bytes) -> BinaryIO:
-    """Open a file, or the bytes of one."""
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    """Open a file, or the bytes of one. A length in it that is a lie costs no memory."""
+    return BytesIO(source) if isinstance(source, bytes) else cast("BinaryIO", _Reader(source))
 
 
 def _single_fragment(value: bytes | memoryview) -> bytes | None:

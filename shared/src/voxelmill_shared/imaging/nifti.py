@@ -32,12 +32,18 @@ if TYPE_CHECKING:
 _MAX_TRAILING = 64 << 20
 """How many bytes after the last voxel are read on the way to the end."""
 
+_PIECE = 16 << 20
+
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
 _BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, _ISAL_ERROR, HeaderDataError, ValueError, OverflowError)
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_FARTHEST_MM = 1e6
+"""A kilometre: nothing that lies further away, or is larger, was ever in a scanner."""
+_NEAREST_MM = 1e-7
+"""The least length of a voxel: a ten-thousandth of a micrometre."""
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """The spatial part of xyzt_units: unknown (taken as mm), metre, mm, micrometre."""
 _VECTORS = frozenset({1005, 1006, 1007, 1010, 2003, 2004})
@@ -216,13 +222,17 @@ def _read_exactly(stream: BinaryIO, skip: int, size: int, which: tuple[int, int]
     """
     if not 0 <= skip <= 1 << 30:
         raise Unsupported.UNREADABLE_HEADER.error(f"{name}: its data begin at an impossible place")
-    stream.read(skip)
+    while skip:
+        piece = stream.read(min(skip, _PIECE))
+        if not piece:
+            break
+        skip -= len(piece)
     number, volumes = which
     data, place, end = bytearray(), 0, size * volumes
     while place < end:
         wanted = number * size <= place < (number + 1) * size
         until = (number + 1) * size if wanted else (number * size if place < number * size else end)
-        piece = stream.read(min(until - place, 16 << 20))
+        piece = stream.read(min(until - place, _PIECE))
         if not piece:
             raise Unsupported.TRUNCATED_PIXELS.error(
                 f"{name}: it should hold {end:,} bytes of voxels and holds {place:,}"
@@ -246,8 +256,10 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], list[str]]:
     except ValueError as error:  # quaternions that are none
         raise Unsupported.BAD_GEOMETRY.error(f"{name}: its orientation makes no sense ({error})") from None
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    if not np.isfinite(affine).all() or np.abs(affine).max() > _FARTHEST_MM:
+        raise Unsupported.BAD_GEOMETRY.error(f"{name}: its affine makes no sense")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or lengths.min() <= 0:
+    if lengths.min() < _NEAREST_MM:
         raise Unsupported.BAD_GEOMETRY.error(f"{name}: its affine makes no sense")
     volume = abs(np.linalg.det(affine[:3, :3])) / np.prod(lengths)
     if volume < 0.1:

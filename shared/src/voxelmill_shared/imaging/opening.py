@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import pydicom
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage, PixelKeyword, opened
@@ -30,6 +32,8 @@ MAX_EXPANSION = 5_000
 """The most that compressed pixels may grow, once they claim more than `_FREE_BYTES`. A black frame of 512 squared
 in JPEG 2000 expands 2,600-fold; a lie expands a million-fold."""
 _FREE_BYTES = 64 << 20
+MAX_INFLATED = 128 << 20
+"""Bytes of a data set that is deflated as a whole: pydicom holds it in memory six times over while it reads it."""
 _KEYWORDS: dict[int, PixelKeyword] = {
     0x7FE00008: "FloatPixelData",
     0x7FE00009: "DoubleFloatPixelData",
@@ -83,6 +87,7 @@ def open_image(source: Path | bytes, name: str = "") -> DicomImage:
 def read_with_pydicom(source: Path | bytes, name: str) -> DicomImage:
     """Do what `open_image` does, by pydicom: for whatever is unusual, and as the referee of what is quick."""
     try:
+        _check_inflated(source, name)
         with opened(source) as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             little = header.original_encoding[1] is not False
@@ -190,6 +195,23 @@ def _element(file: BinaryIO, *, little_endian: bool) -> _Element | None:
     if length == _UNDEFINED_LENGTH:
         return _Element(keyword, position + size, rest, compressed=True)
     return _Element(keyword, position + size, min(length, rest), compressed=False)
+
+
+def _check_inflated(source: Path | bytes, name: str) -> None:
+    """Refuse a deflated data set that is too large, before pydicom inflates all of it at once (PS3.5 A.5)."""
+    with opened(source) as file:
+        if DeflatedExplicitVRLittleEndian.encode() not in file.read(_HEAD_BYTES):
+            return
+        file.seek(0)
+        read_preamble(file, force=True)
+        read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _, __: tag.group != 2)
+        unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := unpacker.unconsumed_tail or file.read(_HEAD_BYTES):
+            size += len(unpacker.decompress(packed, 1 << 20))
+            if size > MAX_INFLATED:
+                raise Unsupported.IMPLAUSIBLE_SIZE.error(
+                    f"{name}: its deflated data set is more than {MAX_INFLATED >> 20} MiB, which is more than is read"
+                )
 
 
 def _deflated_element(source: Path | bytes) -> _Element | None:

@@ -123,6 +123,8 @@ def _number(words: list[int], size: int) -> int:
 def _expand_segment(words: list[int], place: int, values: list[int]) -> int:
     """Expand a discrete or linear segment; an indirect one may not point to another (C.7.9.2.3), so nothing loops."""
     kind, length = words[place], words[place + 1]
+    if not length:  # nothing would ever end what points to it 65,535 times, and that again and again
+        raise ValueError("a palette segment without entries")
     if kind == 0:
         values.extend(words[place + 2 : place + 2 + length])
         place += 2 + length

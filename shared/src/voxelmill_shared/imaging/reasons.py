@@ -5,7 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
+from voxelmill_shared.text import shown
 from voxelmill_shared.work import UnsupportedSeriesError
+
+_LONGEST_REASON = 1000
+"""Characters: what a file says of itself may be as long as the file."""
 
 
 class Unsupported(StrEnum):
@@ -45,5 +49,8 @@ class Unsupported(StrEnum):
     UNSUPPORTED_VALUES = "unsupported-values", "The voxels are of a type that is no scalar (colour, complex)."
 
     def error(self, reason: str) -> UnsupportedSeriesError:
-        """Return the error to raise; `reason` is one line for people that names what is wrong and where."""
-        return UnsupportedSeriesError(self.value, reason)
+        """Return the error to raise; `reason` is for people and names what is wrong and where.
+
+        It is made one line: it may hold what the file says of itself.
+        """
+        return UnsupportedSeriesError(self.value, shown(reason, _LONGEST_REASON))

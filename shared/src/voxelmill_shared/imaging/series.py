@@ -20,6 +20,7 @@ from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.resampling import between, sources
 from voxelmill_shared.imaging.splitting import FIELD_CODES, Group, Told, by_image, divide, with_planes
 from voxelmill_shared.imaging.volume import Volume
+from voxelmill_shared.text import shown
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MAX_VOXELS = 1 << 31
 """The largest volume that is read: 4 GiB of int16."""
+
+_LONGEST_VALUE = 100
+"""Characters of a value that a part of a series is named by."""
 
 _DERIVED = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
@@ -359,9 +363,8 @@ def _named(layouts: list[SeriesLayout], left_out: list[_Rest]) -> SeriesLayouts:
 def _distinction(one: Told, every: Sequence[Told]) -> str:
     """Name the fields of a part that not all parts share."""
     common = set(one).intersection(*(told for told in every if told))
-    return ", ".join(
-        value if field == "repeat" else f"{field} {value}" for field, value in one if (field, value) not in common
-    )
+    parts = [value if field == "repeat" else f"{field} {value}" for field, value in one if (field, value) not in common]
+    return ", ".join(shown(part, _LONGEST_VALUE) for part in parts)
 
 
 def _size(layout: SeriesLayout) -> int:

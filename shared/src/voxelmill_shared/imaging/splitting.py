@@ -26,6 +26,7 @@ from voxelmill_shared.imaging.geometry import (
     same_heights,
     same_spacing,
 )
+from voxelmill_shared.imaging.image import HEADER_ERRORS
 from voxelmill_shared.imaging.reasons import Unsupported
 
 if TYPE_CHECKING:
@@ -160,11 +161,18 @@ def _by_stack(group: Group, images: Sequence[DicomImage]) -> list[Group]:
     """Divide the frames of Enhanced images by Stack ID (PS3.3 C.7.6.16.2.2.4)."""
     stacks: dict[str, list[FramePlane]] = defaultdict(list)
     for plane in group.planes:
-        content = images[plane.image].functional_group(plane.frame, "FrameContentSequence")
-        stacks[str((content.get("StackID") if content is not None else None) or "")].append(plane)
+        stacks[_stack_of(images[plane.image], plane.frame)].append(plane)
     if len(stacks) < 2:
         return [group]
     return [replace(group, planes=stacks[stack]).told_by("StackID", stack) for stack in sorted(stacks)]
+
+
+def _stack_of(image: DicomImage, frame: int) -> str:
+    try:
+        content = image.functional_group(frame, "FrameContentSequence")
+        return str((content.get("StackID") if content is not None else None) or "")
+    except HEADER_ERRORS as error:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{image.name}: its stacks cannot be read ({error})") from None
 
 
 def _by_orientation(group: Group) -> list[Group]:

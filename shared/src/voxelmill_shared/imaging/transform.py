@@ -100,8 +100,8 @@ class ModalityTransform:
                 return cls(table=LookUpTable.of(source.ModalityLUTSequence[0]))
             slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
             if slope is not None or intercept is not None:
-                scale = 1.0 if slope is None else float(slope)
-                return cls._declared(scale, 0.0 if intercept is None else float(intercept))
+                scale = 1.0 if slope is None else decimal(slope)
+                return cls._declared(scale, 0.0 if intercept is None else decimal(intercept))
         return cls(note="absent")
 
     @classmethod
@@ -152,11 +152,25 @@ class ModalityTransform:
 @lru_cache(maxsize=256)
 def _plain(slope: bytes, intercept: bytes) -> ModalityTransform:
     return ModalityTransform._declared(  # noqa: SLF001 - of this very class
-        float(slope) if slope else 1.0, float(intercept) if intercept else 0.0
+        decimal(slope) if slope else 1.0, decimal(intercept) if intercept else 0.0
     )
 
 
 _ABSENT = ModalityTransform(note="absent")
+
+
+def decimal(value: Any) -> float:
+    """Read a decimal string (PS3.5 6.2), of bytes, of text or as pydicom has read it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none. `float` would also take digits that underscores group: 1_5 for 15.
+    """
+    written = getattr(value, "original_string", value)
+    if (isinstance(written, bytes) and b"_" in written) or (isinstance(written, str) and "_" in written):
+        raise ValueError(f"{written!r} is no decimal string")
+    return float(value)
 
 
 def narrow(values: NDArray[Any]) -> Values:
