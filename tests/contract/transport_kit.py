@@ -136,6 +136,13 @@ class OtherProcess:
 
 
 @asynccontextmanager
+async def replaying_process(broker: Broker, queue: QueueSpec) -> AsyncIterator[OtherProcess]:
+    """Replay all dead letters of a queue in another process, in batches; it says a line after each one."""
+    async with other_process(broker, queue, "replay", prefetch=10) as other:
+        yield other
+
+
+@asynccontextmanager
 async def other_process(broker: Broker, queue: QueueSpec, manner: str, *, prefetch: int) -> AsyncIterator[OtherProcess]:
     """Consume a queue in another process, which lasts at most as long as the block."""
     tests = Path(__file__).parents[1]

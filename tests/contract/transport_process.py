@@ -1,8 +1,9 @@
 """A consumer in a process of its own, for tests that kill it.
 
-usage: transport_process.py URL QUEUE PREFETCH DELIVERY_LIMIT hold|ack
+usage: transport_process.py URL QUEUE PREFETCH DELIVERY_LIMIT hold|ack|replay
 
-Writes `ready`, then the id of each message that it has taken (hold) or acknowledged (ack).
+Writes `ready`, then the id of each message that it has taken (hold) or acknowledged (ack). Or it takes nothing and
+replays the dead letters (replay), PREFETCH at a time, writes how many after each time, and `done` at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contract.transport_kit import open_with_limit
 from voxelmill_shared.transport.topology import QueueSpec
 
 if TYPE_CHECKING:
-    from voxelmill_shared.transport.base import Delivery
+    from voxelmill_shared.transport.base import Delivery, Transport
 
 
 async def main(url: str, queue: str, prefetch: int, delivery_limit: int, manner: str) -> None:
@@ -29,9 +30,24 @@ async def main(url: str, queue: str, prefetch: int, delivery_limit: int, manner:
         print(delivery.message.message_id, flush=True)
 
     transport = open_with_limit(url, delivery_limit)
+    if manner == "replay":
+        await replay(transport, QueueSpec(queue, (), ladder=()), prefetch)
+        return
     await transport.consume(QueueSpec(queue, (), ladder=()), callback, prefetch=prefetch)
     print("ready", flush=True)
     ready.set()
+    await asyncio.Event().wait()
+
+
+async def replay(transport: Transport, queue: QueueSpec, at_a_time: int) -> None:
+    """Replay until killed, or until there is nothing left."""
+    async with transport.hold(queue, lambda letter: letter.handle) as hold:
+        print("ready", flush=True)
+        handles = list(hold.seen)
+        for first in range(0, len(handles), at_a_time):
+            print(await hold.replay(handles[first : first + at_a_time]), flush=True)
+    await transport.close()
+    print("done", flush=True)
     await asyncio.Event().wait()
 
 

@@ -76,6 +76,7 @@ class RabbitHold(Generic[T]):
         self._twins: Counter[str] = Counter()
         self._channel: AbstractChannel | None = None
         self._lock: AbstractChannel | None = None
+        self._lock_name = f"{queue.dead_letters}.held"
 
     @property
     def seen(self) -> list[T]:
@@ -112,37 +113,39 @@ class RabbitHold(Generic[T]):
         self._found.sort(key=lambda entry: entry[:2])
 
     async def _take_lock(self) -> None:
-        name = f"{self._queue.dead_letters}.held"
         until = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            lock = await self._link.channel()
-            try:
-                with self._link.errors():
+        while not await self._has_locked():
+            if time.monotonic() > until:
+                raise DeadLettersHeldError(
+                    f"{self._queue.dead_letters}: another process has these dead letters in hand (a replay?);"
+                    " try again when it has ended"
+                )
+            await asyncio.sleep(_PAUSE)
+
+    async def _has_locked(self) -> bool:
+        lock = await self._link.channel()
+        try:
+            with self._link.errors():
+                try:
                     async with answer_in_time():
-                        await lock.declare_queue(name, exclusive=True, auto_delete=True)
-            except ChannelLockedResource:
+                        await lock.declare_queue(self._lock_name, exclusive=True, auto_delete=True)
+                except ChannelLockedResource:
+                    return False
+            self._lock = lock
+            return True
+        finally:
+            if self._lock is None:
                 await self._link.close_channel(lock)
-                if time.monotonic() > until:
-                    raise DeadLettersHeldError(
-                        f"{self._queue.dead_letters}: another process has these dead letters in hand (a replay?);"
-                        " try again when it has ended"
-                    ) from None
-                await asyncio.sleep(_PAUSE)
-            except BaseException:
-                await self._link.close_channel(lock)
-                raise
-            else:
-                self._lock = lock
-                return
 
     async def _exists(self) -> bool:
         channel = await self._link.channel()
         try:
             with self._link.errors():
-                async with answer_in_time():
-                    await channel.declare_queue(self._queue.dead_letters, passive=True)
-        except ChannelNotFoundEntity:
-            return False
+                try:
+                    async with answer_in_time():
+                        await channel.declare_queue(self._queue.dead_letters, passive=True)
+                except ChannelNotFoundEntity:
+                    return False
         finally:
             await self._link.close_channel(channel)
         return True
@@ -202,5 +205,5 @@ class RabbitHold(Generic[T]):
         if self._lock is not None:
             with suppress(BrokerUnavailableError), self._link.errors():
                 async with answer_in_time():
-                    await self._lock.queue_delete(f"{self._queue.dead_letters}.held")
+                    await self._lock.queue_delete(self._lock_name)
             await self._link.close_channel(self._lock)
