@@ -258,7 +258,7 @@ async def test_counts_are_by_status(engine: AsyncEngine) -> None:
 
 async def test_the_audit_trail_is_read_in_order_and_by_what_it_is_about(engine: AsyncEngine) -> None:
     """By study, series or instance; by job; by event; page by page."""
-    texts = ("who", "subject", "object_address", "stage", "outcome", "reason", "trace_id")
+    texts = ("who", "subject", "object_address", "stage", "outcome", "reason", "trace_id", "hash")
     about = [("1", "1.2", "1.2.1", "", "object.validated.v1"), ("1", "1.3", "", "j", "series.meshed.v1")]
     for study, series_uid, sop, job_id, what in about:
         uids = {"study_instance_uid": study, "series_instance_uid": series_uid, "sop_instance_uid": sop}

@@ -1,6 +1,7 @@
 """The audit record of an event: who did what, on what, with which outcome, when.
 
-Terms after DICOM PS3.15 A.5 and FHIR AuditEvent. Events hold UIDs and object keys, never a name, so neither does this.
+Terms after DICOM PS3.15 A.5 and FHIR AuditEvent. Events hold UIDs and object keys, never a name otherwise; where a key
+would stand, a record holds its digest (`privacy`), since a site may have put names into its keys.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from voxelmill_shared.events import (
     StageFailed,
     StageSkipped,
 )
+from voxelmill_shared.privacy import object_digest, without_keys
 
 if TYPE_CHECKING:
     from voxelmill_shared.events import Envelope, Event
@@ -44,19 +46,22 @@ SETTLED_AS: dict[type[Event], str] = {DeadLetterReplayed: "replayed", DeadLetter
 
 
 def audit_record(envelope: Envelope, event: Event) -> dict[str, Any]:
-    """Return the row of the audit table for an event that is being consumed."""
+    """Return the row of the audit table for an event that is being consumed, without its place in the chain."""
+    address = _object_address(event)
+    outcome, reason = _outcome(event)
     return {
         "event_id": str(envelope.id),
-        "who": envelope.source,
+        "who": getattr(event, "who", "") or envelope.source,
         "what": envelope.routing_key,
-        "subject": envelope.subject,
+        "subject": object_digest(address) if address and envelope.subject == address else envelope.subject,
         "study_instance_uid": getattr(event, "study_instance_uid", ""),
         "series_instance_uid": getattr(event, "series_instance_uid", ""),
         "sop_instance_uid": getattr(event, "sop_instance_uid", ""),
-        "object_address": _object_address(event),
+        "object_address": object_digest(address),
         "job_id": event.job() or "",
         "stage": stage_of(event).value,
-        **dict(zip(("outcome", "reason"), _outcome(event), strict=True)),
+        "outcome": outcome,
+        "reason": without_keys(reason, [address] if address else ()),
         "occurred": envelope.time,
         "recorded": datetime.now(UTC),
         "trace_id": envelope.trace_id,

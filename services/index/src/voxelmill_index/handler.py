@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from voxelmill_index.audit import stage_of
+from voxelmill_index.audit import audit_record, stage_of
 from voxelmill_index.recording import job_columns, job_of, record_event
 from voxelmill_index.settling import decide
+from voxelmill_index.trail import append
 from voxelmill_shared.catalog import StageOutcome
 from voxelmill_shared.catalog.tables import STAGES
 from voxelmill_shared.database import reading, transaction
@@ -54,6 +55,7 @@ class IndexEvent:
                 await record_event(connection, envelope, event, record)
                 keys = job_of(event)
                 job = await decide(connection, keys) if keys else None
+                await append(connection, audit_record(envelope, event))
             if job and await self.settle(job):
                 self.notify()
         except ObjectMissingError as error:

@@ -1,7 +1,7 @@
 """What each event writes into the catalog. All of it happens in one transaction per event, the audit record included.
 
-Rows are taken in one order everywhere (audit, study, series, job, stage), so that replicas wait for each other and
-never block each other.
+Rows are taken in one order everywhere (study, series, job, stage, and last the head of the audit trail), so that
+replicas wait for each other and never block each other.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, or_, select, update
 
-from voxelmill_index.audit import audit_record, stage_of
+from voxelmill_index.audit import stage_of
 from voxelmill_index.upserts import insert_once, put_newest
 from voxelmill_shared.catalog import JobStatus, ObjectStatus, StageOutcome
-from voxelmill_shared.catalog.tables import ARTEFACTS, AUDIT, INSTANCES, JOBS, OBJECTS, SERIES, STAGES, STUDIES
+from voxelmill_shared.catalog.tables import ARTEFACTS, INSTANCES, JOBS, OBJECTS, SERIES, STAGES, STUDIES
 from voxelmill_shared.events import (
     ObjectRejected,
     ObjectValidated,
@@ -57,7 +57,7 @@ def job_columns(keys: ResultKeys) -> dict[str, Any]:
 async def record_event(
     connection: AsyncConnection, envelope: Envelope, event: Event, record: StageRecord | None
 ) -> None:
-    """Write all that an event says.
+    """Write all that an event says but its audit record, which comes last in the transaction (`trail.append`).
 
     Parameters
     ----------
@@ -69,7 +69,6 @@ async def record_event(
         For an event that says a stage is done: the stage's record. None if the record was replaced since, by that of
         another attempt that has been indexed already; then only the audit trail learns of this event.
     """
-    await insert_once(connection, AUDIT, audit_record(envelope, event), "event_id")
     if isinstance(event, StageDone) and record is None:
         return
     source = {"event_time": envelope.time, "event_id": str(envelope.id)}

@@ -23,7 +23,7 @@ IN_TIME = ("event_time", "event_id")
 async def insert_once(connection: AsyncConnection, table: Table, row: Mapping[str, Any], *unique: str) -> bool:
     """Insert a row unless there is one with the same `unique` columns; tell whether it was inserted."""
     statement = _insert_once(table, unique, for_sqlite=is_sqlite(connection))
-    return (await connection.execute(statement, _clean(row))).first() is not None
+    return (await connection.execute(statement, clean(row))).first() is not None
 
 
 async def put_newest(
@@ -39,7 +39,7 @@ async def put_newest(
     of the first. Returns whether this row stands now and did not before.
     """
     statement = _put_newest(table, tuple(row), order, kept, for_sqlite=is_sqlite(connection))
-    return (await connection.execute(statement, _clean(row))).first() is not None
+    return (await connection.execute(statement, clean(row))).first() is not None
 
 
 # Making a statement costs more than running it, so each is made once.
@@ -78,6 +78,6 @@ def _greater(pairs: list[tuple[ColumnElement[Any], ColumnElement[Any]]]) -> Colu
     return or_(*found)
 
 
-def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    # PostgreSQL's text cannot hold NUL, and what hostile files say may have it.
+def clean(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as PostgreSQL can keep it: its text cannot hold NUL, and what hostile files say may have it."""
     return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}

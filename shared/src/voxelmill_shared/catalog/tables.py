@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
 
 from voxelmill_shared.database import UtcDateTime
+from voxelmill_shared.privacy import object_digest
 
 METADATA = MetaData()
 
@@ -23,6 +24,10 @@ def _source() -> tuple[Column[Any], Column[Any]]:
         Column("event_time", UtcDateTime, nullable=False),
         Column("event_id", Text, nullable=False),
     )
+
+
+def _digest(context: Any) -> str:
+    return object_digest(context.get_current_parameters()["address"])
 
 
 STUDIES = Table(
@@ -77,6 +82,8 @@ OBJECTS = Table(
     Column("members", Integer, nullable=False),
     Column("warnings", JSON, nullable=False),
     Column("upload_id", Text),
+    # By which log lines and audit records name the object (`privacy`).
+    Column("digest", Text, nullable=False, default=_digest, index=True),
     *_source(),
     Index("ix_catalog_objects_status_address", "status", "address"),
 )
@@ -148,7 +155,7 @@ ARTEFACTS = Table(
 AUDIT = Table(
     "audit",
     METADATA,
-    # Rows are numbered in the order of their insertion. SQLite numbers only INTEGER keys by itself.
+    # Without a gap, in the order of the chain. SQLite numbers only INTEGER keys by itself.
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("event_id", Text, nullable=False, unique=True),
     Column("who", Text, nullable=False),
@@ -166,11 +173,22 @@ AUDIT = Table(
     Column("recorded", UtcDateTime, nullable=False),
     Column("trace_id", Text, nullable=False),
     Column("caused_by", Text),
+    Column("hash", Text, nullable=False, doc="see `chain`"),
     Index("ix_audit_what_number", "what", "number"),
     sqlite_autoincrement=True,
 )
-"""Append-only: the migration's triggers refuse UPDATE and DELETE.
+"""Append-only: the migration's triggers refuse UPDATE and DELETE, and the hashes show who has got round them.
 
 Terms: `who` is the audit source and active participant, `what` the event type, `outcome` the event outcome indicator
 of DICOM PS3.15 A.5 (FHIR AuditEvent: `agent`, `type`, `outcome`).
 """
+
+AUDIT_HEAD = Table(
+    "audit_head",
+    METADATA,
+    # There is one row. Who appends to the trail locks it.
+    Column("only", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+"""The last record of the trail, so that a tail that was cut off is missed. The triggers let it only grow."""

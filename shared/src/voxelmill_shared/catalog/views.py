@@ -130,7 +130,10 @@ class ObjectView:
 
 @dataclass(frozen=True, slots=True)
 class AuditView:
-    """One audit record: who did what, on what, with which outcome, when (DICOM PS3.15 A.5)."""
+    """One audit record: who did what, on what, with which outcome, when (DICOM PS3.15 A.5).
+
+    Objects are named by their digests; `hash` is over the record and the hash of the one before (`catalog.chain`).
+    """
 
     number: int
     event_id: str
@@ -149,6 +152,7 @@ class AuditView:
     recorded: datetime
     trace_id: str
     caused_by: str | None
+    hash: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,186 @@
+"""Going through the audit trail from its first record to its head, and naming whatever does not fit the chain."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, inspect, select
+
+from voxelmill_shared.catalog.chain import FIELDS, GENESIS, record_hash
+from voxelmill_shared.catalog.tables import AUDIT, AUDIT_HEAD
+from voxelmill_shared.database import reading
+from voxelmill_shared.errors import VoxelmillError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from sqlalchemy import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+PAGE = 2000
+"""Records in memory at a time, about 2 KB each."""
+NAMED = 1000
+"""How many faults are named one by one; the others are counted."""
+
+
+class HeadFormatError(VoxelmillError, ValueError):
+    """A head is written as NUMBER:HASH, as `voxelmill audit verify` prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last record of a trail at some time; `number` 0 of an empty one."""
+
+    number: int
+    hash: str
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read NUMBER:HASH.
+
+        Raises
+        ------
+        HeadFormatError
+            If it is written otherwise.
+        """
+        found = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", text.strip().lower())
+        if not found:
+            raise HeadFormatError(f"{text}: a head is written NUMBER:HASH, as `voxelmill audit verify` prints it")
+        return cls(int(found[1]), found[2])
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.hash}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place where the trail is not what was recorded.
+
+    `kind` is changed (put in or moved too), missing, cut, beyond-head, head or rewritten; `number` is that of the record
+    where it shows, `what` and `recorded` are what this record says now.
+    """
+
+    kind: str
+    number: int
+    line: str
+    what: str = ""
+    recorded: datetime | None = None
+
+
+@dataclass(slots=True)
+class Verification:
+    """What going through a trail has found. It is sound if `faulty` is 0."""
+
+    head: Head
+    records: int = 0
+    faulty: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, fault: Fault) -> None:
+        """Count a fault, and keep it if there are not too many."""
+        self.faulty += 1
+        if len(self.faults) < NAMED:
+            self.faults.append(fault)
+
+
+async def has_chain(connection: AsyncConnection) -> bool:
+    """Tell whether the trail is a chain already: index makes it one when it starts."""
+    return await connection.run_sync(lambda synchronous: bool(inspect(synchronous).has_table(AUDIT_HEAD.name)))
+
+
+async def verify_trail(
+    engine: AsyncEngine, noted: Head | None = None, progress: Callable[[int, int], None] | None = None
+) -> Verification:
+    """Go through the whole trail, also while index appends to it. The memory that it takes is that of one page.
+
+    Parameters
+    ----------
+    engine
+        The catalog's database.
+    noted
+        A head that was written down before: what stands at its number must have its hash. Without it a trail that was
+        computed anew as a whole, head and all, cannot be told from the true one.
+    progress
+        Called with the records seen and the head's number.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        If the database does not answer.
+    """
+    first = await _ends(engine)
+    found = Verification(Head(first.number, first.hash) if first.number is not None else Head(0, ""))
+    previous = Head(0, GENESIS)
+    async for page in _pages(engine):
+        for row in page:
+            if fault := _check(previous, row):
+                found.add(fault)
+            previous = Head(row.number, row.hash)
+            if noted and noted.number == row.number and noted.hash != row.hash:
+                line = f"record {row.number} has another hash than the head that was noted: the trail was rewritten"
+                found.add(Fault("rewritten", row.number, line, row.what, row.recorded))
+        found.records += len(page)
+        if progress:
+            progress(found.records, max(found.head.number, found.records))
+    _check_ends(found, await _ends(engine), noted)
+    return found
+
+
+def _check(previous: Head, row: Row[Any]) -> Fault | None:
+    if row.hash == record_hash(previous.hash, row.number, {name: getattr(row, name) for name in FIELDS}):
+        return None
+    said = f"{row.what} recorded {row.recorded.isoformat(timespec='milliseconds')}"
+    if row.number > previous.number + 1:
+        first, last = previous.number + 1, row.number - 1
+        names = f"record {first} is" if first == last else f"records {first} to {last} are"
+        line = f"{names} missing: record {row.number} ({said}) does not continue record {previous.number}"
+        return Fault("missing", first, line, row.what, row.recorded)
+    line = f"record {row.number} ({said}) is not what was recorded there: it was changed, put in or moved"
+    return Fault("changed", row.number, line, row.what, row.recorded)
+
+
+def _check_ends(found: Verification, ends: Any, noted: Head | None) -> None:
+    """Hold the head to the last record, both as they stood at one moment."""
+    last = ends.last or 0
+    if ends.number is None:
+        found.add(Fault("head", last, "the head of the trail is gone: nobody knows where the trail ends"))
+        return
+    found.head = Head(ends.number, ends.hash)
+    if last < ends.number:
+        names = f"record {ends.number} is" if last + 1 == ends.number else f"records {last + 1} to {ends.number} are"
+        found.add(Fault("cut", last + 1, f"{names} missing: the end of the trail was cut off after record {last}"))
+    elif last > ends.number:
+        line = f"the records after {ends.number} were put in: the head of the trail is record {ends.number}"
+        found.add(Fault("beyond-head", ends.number + 1, line))
+    elif ends.number and ends.stored != ends.hash:
+        found.add(Fault("head", last, f"the head of the trail does not fit record {last}: one of them was changed"))
+    if noted and noted.number > last:
+        line = f"record {noted.number}, the head that was noted, is missing: the trail ends with record {last}"
+        found.add(Fault("cut", last + 1, line))
+
+
+async def _ends(engine: AsyncEngine) -> Any:
+    last = select(func.max(AUDIT.c.number)).scalar_subquery()
+    number = select(AUDIT_HEAD.c.number).scalar_subquery()
+    query = select(
+        last.label("last"),
+        number.label("number"),
+        select(AUDIT_HEAD.c.hash).scalar_subquery().label("hash"),
+        select(AUDIT.c.hash).where(AUDIT.c.number == number).scalar_subquery().label("stored"),
+    )
+    async with reading(engine) as connection:
+        return (await connection.execute(query)).one()
+
+
+async def _pages(engine: AsyncEngine) -> AsyncIterator[list[Row[Any]]]:
+    last, query = 0, select(AUDIT).order_by(AUDIT.c.number).limit(PAGE)
+    while True:
+        async with reading(engine) as connection:  # short ones: a long one would keep PostgreSQL from clearing up
+            page = list(await connection.execute(query.where(AUDIT.c.number > last)))
+        if not page:
+            return
+        last = page[-1].number
+        yield page
