@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import nibabel as nib
@@ -31,9 +32,6 @@ from voxelmill_ingest.deidentify.keys import ProjectKeys
 from voxelmill_ingest.deidentify.profile import Option
 from voxelmill_ingest.deidentify.words import clean
 from voxelmill_ingest.deidentify.work import deidentify
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEYS = ProjectKeys.derive("a key of 32 characters, or longer", "project")
 ALL = frozenset(Option)
@@ -338,3 +336,11 @@ def test_a_nifti_volume_that_is_cut_is_refused(tmp_path: Path) -> None:
         file.write(image.to_bytes()[:-10])
     with pytest.raises(NotDeidentifiableError):
         copy_of(tmp_path / "object")
+
+
+def test_a_full_disk_is_no_reason_to_refuse_an_object(tmp_path: Path) -> None:
+    """The copy does not fit: the work is done again later, and the object is not called unreadable."""
+    source = tmp_path / "source.dcm"
+    file_with(source)
+    with pytest.raises(OSError, match="No space left"):
+        deidentify(Job(source, "object", Path("/dev/full"), KEYS.secrets, ALL), lambda _: None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,3 +49,10 @@ def test_what_is_written_to_a_mapped_array_stays_with_the_writer(tmp_path):
     write_array(tmp_path / "a.npy", np.zeros((2, 2, 2), np.int16))
     map_array(tmp_path / "a.npy")[:] = 7
     assert not map_array(tmp_path / "a.npy").any()
+
+
+def test_a_full_disk_says_so():
+    """Its error number is what tells a wait for room from a fault of the work."""
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_array(Path("/dev/full"), np.zeros((20, 50, 50), np.int16))
+    assert caught.value.errno == errno.ENOSPC

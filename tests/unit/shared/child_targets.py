@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError
 
@@ -67,6 +68,7 @@ ACTIONS = {
     "sleep": lambda value, _: time.sleep(value),
     "allocate": lambda value, _: len(bytearray(value)),
     "map": lambda value, _: len(mmap.mmap(-1, value)),
+    "fill": lambda value, _: Path(value).write_bytes(b"x"),
     "unsupported": _unsupported,
     "not-applicable": _not_applicable,
 }

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from voxelmill_shared.child import Child, ChildFailedError, ChildPool, Limits
+from voxelmill_shared.errors import DiskFullError
 from voxelmill_shared.work import NotApplicableError, UnsupportedSeriesError
 
 TARGET = "child_targets:act"
@@ -79,6 +80,15 @@ async def test_an_accident_is_one_failed_call_and_the_next_call_works(child, tas
         await child.call(task)
     assert caught.value.error_class == error_class
     assert await child.call(("echo", "again")) == "again"
+
+
+async def test_a_full_disk_is_a_wait_and_the_child_lives_on(child, capfd):
+    """The device that is always full: one line, no trace, and no accident of the child."""
+    pid = await child.call(("pid", None))
+    with pytest.raises(DiskFullError, match="No space left on device"):
+        await child.call(("fill", "/dev/full"))
+    assert await child.call(("pid", None)) == pid
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_hang_is_ended():

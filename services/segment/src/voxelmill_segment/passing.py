@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from voxelmill_segment.task import Computed, StoredVolume
 from voxelmill_shared.imaging.volume import Volume
@@ -51,7 +52,11 @@ def open_labels(computed: Computed) -> npt.NDArray[np.uint8]:
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write an array in C order, whatever order it has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    array = np.ascontiguousarray(array)
+    # Not np.save: its error of a full disk does not say that it is one.
+    with path.open("wb") as file:
+        npy.write_array_header_2_0(file, npy.header_data_from_array_1_0(array))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def map_array(path: Path) -> npt.NDArray[Any]:

@@ -25,6 +25,7 @@ from voxelmill_ingest.deidentify.risk import burned_in_risk
 from voxelmill_ingest.findings import ArchiveFormat, Instance, Refusal
 from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.reasons import Reason
+from voxelmill_shared.errors import NO_ROOM
 from voxelmill_shared.events import ObjectKind, ObjectRef
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def deidentify(job: Job, progress: Callable[[Any], None]) -> Copy | Refusal:  # 
                 return Copy(clean_nifti(job.source, job.target), {}, None)
             return _dicom(job)
         except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise  # the machine's fault: the object is not refused for it
             raise NotDeidentifiableError(f"its data set cannot be read to its end ({type(error).__name__})") from None
 
 
