@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from voxelmill_cli.console import cell, say
 from voxelmill_cli.errors import CommandError
@@ -240,17 +241,18 @@ def _count(letters: Sequence[Any]) -> str:
 
 
 def _print_counts(out: Console, letters: Sequence[Letter]) -> None:
-    from voxelmill_cli.dlq import summary_document  # noqa: PLC0415 - as above
+    from voxelmill_shared.dead_letters import summarise  # noqa: PLC0415 - as above
 
     if not letters:
         say(out, "no dead letters")
         return
     table = Table(show_edge=False)
-    for heading in ("queue", "dead letters", "oldest", "by error class"):
+    for heading in ("queue", "letters", "oldest", "by error class"):
         table.add_column(heading, overflow="fold")
-    for queue in summary_document(letters):
-        classes = ", ".join(f"{count} {name}" for name, count in queue["by_error_class"].items())
-        table.add_row(cell(queue["queue"]), str(queue["count"]), cell(queue["oldest"] or "unknown"), cell(classes))
+    for queue in summarise(letters):
+        lines = [cell(f"{count} {name}") for name, count in queue.by_error_class.items()]
+        oldest = f"{queue.oldest:%Y-%m-%d %H:%MZ}" if queue.oldest else "unknown"
+        table.add_row(cell(queue.queue), str(queue.count), oldest, Text("\n").join(lines))
     out.print(table)
 
 

@@ -97,7 +97,7 @@ def test_list_counts_and_names(data):
     """Queue, count, oldest and classes; then each letter with its handle; as a document too."""
     out = dlq(data, "list").output
     assert "ingest.object-uploaded" in out
-    assert out.index("2 object-") < out.index("1 undecodable") < out.index("inbox/a1.dcm")
+    assert out.index("2 object-unreadable") < out.index("1 undecodable") < out.index("inbox/a1.dcm")
     assert "inbox/a1.dcm: object-unreadable: no \\x1b[31muse" in out
     document = json.loads(dlq(data, "list", "--json").stdout)
     (queue,) = document["queues"]
@@ -144,7 +144,7 @@ def test_show_tells_all(data):
 def test_show_of_what_is_no_event(data):
     """Its size and its first bytes, none of which a terminal takes for a command; no trace, so no log."""
     out = dlq(data, "show", "2").output
-    assert "12 bytes that are no event; it begins: \\x1b[2J\\xff<script>" in out
+    assert "13 bytes that are no event; it begins: \\x1b[2J\\xff<script>" in out
     assert "names no trace" in out
 
 
