@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from voxelmill_cli.audit_command import audit_app
 from voxelmill_cli.bucket.command import bucket_app
 from voxelmill_cli.dlq_command import dlq_app
 from voxelmill_cli.errors import (
@@ -56,6 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(audit_app)
 app.add_typer(bucket_app)
 app.add_typer(dlq_app)
 app.add_typer(storage_app)
@@ -264,15 +266,27 @@ def up(
 @app.command()
 def status(
     subject: Annotated[str | None, typer.Argument(help="a Series Instance UID, or a job")] = None,
+    digest: Annotated[
+        str | None, typer.Option("--object", metavar="DIGEST", help="an object, as logs and audit records name it")
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     as_document: JsonOption = False,
 ) -> None:
-    """Show what became of every series, or of one."""
-    from voxelmill_cli.status import print_status, read_status  # noqa: PLC0415 - see the module's docstring
+    """Show what became of every series, of one, or of one object."""
+    from voxelmill_cli.status import (  # noqa: PLC0415 - see the module's docstring
+        print_object,
+        print_status,
+        read_object,
+        read_status,
+    )
 
-    found = call(read_status(data, subject))
+    if subject is not None and digest is not None:
+        raise fail("a series or job, or an object with --object, not both", EXIT_USAGE)
+    found = call(read_object(data, digest) if digest is not None else read_status(data, subject))
     if as_document:
         print_json(found)
+    elif digest is not None:
+        print_object(out, found)
     else:
         print_status(out, found)
 
@@ -335,7 +349,6 @@ def _not_built(name: str, instead: str) -> None:
 
 
 _not_built("watch", "`voxelmill status` shows where every series is")
-_not_built("audit", "the table `audit` of the catalog holds the records")
 
 
 def main() -> None:

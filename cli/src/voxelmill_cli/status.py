@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from voxelmill_cli.sources import STATE_FOLDER
 from voxelmill_shared import catalog
 from voxelmill_shared.catalog import ObjectStatus, StageOutcome
 from voxelmill_shared.database import open_database, reading
+from voxelmill_shared.privacy import DIGEST, with_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +65,8 @@ async def read_status(data: Path, subject: str | None) -> dict[str, Any]:
                 if subject is None:
                     await _add_all(connection, everything)
                 elif found := await _one(connection, subject):
-                    return found
+                    shown: dict[str, Any] = await _reveal(connection, found)
+                    return shown
         finally:
             await engine.dispose()
     if subject is not None:
@@ -71,16 +74,74 @@ async def read_status(data: Path, subject: str | None) -> dict[str, Any]:
     return everything
 
 
+async def read_object(data: Path, digest: str) -> dict[str, Any]:
+    """Find the object that log lines and audit records name by a digest, `inbox#3f1c…`.
+
+    Raises
+    ------
+    CommandError
+        If there is no catalog, or no object of that name in it.
+    """
+    for url in databases_of(data):
+        engine = open_database(url)
+        try:
+            async with reading(engine) as connection:
+                if not await catalog.exists(connection):
+                    continue
+                address = (await catalog.addresses(connection, [digest])).get(digest)
+                if address and (found := await catalog.get_object(connection, address)):
+                    return {
+                        "digest": digest,
+                        "object": found.address,
+                        "status": found.status,
+                        "reason": found.reason,
+                        "detail": found.detail,
+                        "series_instance_uid": found.series_instance_uid,
+                        "sop_instance_uid": found.sop_instance_uid,
+                        "seen": found.seen.isoformat(),
+                    }
+        finally:
+            await engine.dispose()
+    raise CommandError(f"{digest}: no object of that name in the catalog; write it as the log does, inbox#…", 1)
+
+
+def print_object(console: Console, found: dict[str, Any]) -> None:
+    """Print what `read_object` gave, for people."""
+    why = f": {found['detail']} ({found['reason']})" if found["reason"] else ""
+    say(console, f"{found['object']}: {found['status']}{why}")
+    if found["series_instance_uid"]:
+        say(console, f"  series {found['series_instance_uid']}, instance {found['sop_instance_uid']}")
+
+
+async def _reveal(connection: AsyncConnection, found: Any) -> Any:
+    """Put the addresses of objects in the place of their digests: who may read the catalog may see them."""
+    digests = {match[1] for match in DIGEST.finditer(json.dumps(found, default=str))}
+    if not digests:
+        return found
+    known = await catalog.addresses(connection, sorted(digests))
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return with_keys(value, known)
+        if isinstance(value, list):
+            return [shown(one) for one in value]
+        return {name: shown(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+    return shown(found)
+
+
 async def _add_all(connection: AsyncConnection, everything: dict[str, Any]) -> None:
     counts = await catalog.counts(connection)
-    everything["series"] += [_series(series) for series in await catalog.list_series(connection, limit=LISTED)]
+    series = [_series(series) for series in await catalog.list_series(connection, limit=LISTED)]
+    everything["series"] += await _reveal(connection, series)
     for status, number in counts.objects.items():
         everything["objects"][status.value] = everything["objects"].get(status.value, 0) + number
-    everything["not_taken"] += [
+    not_taken = [
         {"object": found.address, "status": found.status, "reason": found.reason, "detail": found.detail}
         for status in (ObjectStatus.REJECTED, ObjectStatus.FAILED)
         for found in await catalog.objects(connection, status=status, limit=LISTED)
     ]
+    everything["not_taken"] += await _reveal(connection, not_taken)
 
 
 async def _one(connection: AsyncConnection, subject: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DIGEST_DIGITS = 16
 """Hex digits of SHA-256 that name a key: of a million objects two share a name with a chance of 1 in 37 million."""
-DIGEST = re.compile(rf"\b([^\s/#]+#[0-9a-f]{{{DIGEST_DIGITS}}})\b")
+DIGEST = re.compile(rf"\b([\w.-]+#[0-9a-f]{{{DIGEST_DIGITS}}})\b")
 """An object's digest in a text."""
 _KEPT = 10_000
 """How many keys of this process are remembered, the last ones: whoever writes about a key has just used it."""

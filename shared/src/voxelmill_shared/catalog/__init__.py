@@ -4,11 +4,13 @@ The reading functions are used as `catalog.list_series(connection)`.
 """
 
 from voxelmill_shared.catalog.queries import (
+    addresses,
     artefacts,
     audit,
     counts,
     exists,
     find_job,
+    get_object,
     get_series,
     list_series,
     objects,
@@ -36,11 +38,13 @@ __all__ = [
     "SeriesView",
     "StageOutcome",
     "StageView",
+    "addresses",
     "artefacts",
     "audit",
     "counts",
     "exists",
     "find_job",
+    "get_object",
     "get_series",
     "list_series",
     "objects",

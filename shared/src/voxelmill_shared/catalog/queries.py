@@ -23,6 +23,7 @@ from voxelmill_shared.results import ResultKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Row, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -87,6 +88,18 @@ async def objects(
     return [_object(row) for row in await connection.execute(query.limit(limit).offset(offset))]
 
 
+async def get_object(connection: AsyncConnection, address: str) -> ObjectView | None:
+    """Return one object by its address, or none."""
+    row = (await connection.execute(select(OBJECTS).where(OBJECTS.c.address == address))).first()
+    return _object(row) if row else None
+
+
+async def addresses(connection: AsyncConnection, digests: Sequence[str]) -> dict[str, str]:
+    """Return the addresses of objects by the digests that log lines and audit records name them by (`privacy`)."""
+    query = select(OBJECTS.c.digest, OBJECTS.c.address).where(OBJECTS.c.digest.in_(digests)).order_by(OBJECTS.c.address)
+    return {row.digest: row.address for row in await connection.execute(query)}
+
+
 async def counts(connection: AsyncConnection) -> Counts:
     """Count what the catalog holds."""
 
@@ -115,6 +128,8 @@ async def audit(
     uid: str | None = None,
     job_id: str | None = None,
     what: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     after: int = 0,
     limit: int = 1000,
 ) -> list[AuditView]:
@@ -128,6 +143,8 @@ async def audit(
         Only records of this job.
     what
         Only records of this event type, `series.validated.v1`.
+    since, until
+        Only what was recorded then or later, and only what was recorded before.
     after
         Only records with a greater number: the last number of the page before.
     limit
@@ -141,6 +158,10 @@ async def audit(
         query = query.where(AUDIT.c.job_id == job_id)
     if what is not None:
         query = query.where(AUDIT.c.what == what)
+    if since is not None:
+        query = query.where(AUDIT.c.recorded >= since)
+    if until is not None:
+        query = query.where(AUDIT.c.recorded < until)
     return [AuditView(**row._asdict()) for row in await connection.execute(query)]
 
 

@@ -59,8 +59,8 @@ class Head:
 class Fault:
     """One place where the trail is not what was recorded.
 
-    `kind` is changed (put in or moved too), missing, cut, beyond-head, head or rewritten; `number` is that of the record
-    where it shows, `what` and `recorded` are what this record says now.
+    `kind` is changed (put in or moved too), missing, cut, beyond-head, head or rewritten; `number` is that of the
+    record where it shows, `what` and `recorded` are what this record says now.
     """
 
     kind: str
