@@ -21,7 +21,7 @@ SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails bench-mesh
 MODEL_BENCHES = bench-segment bench-soak
 
-.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% faults contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -68,6 +68,10 @@ test-ceph: setup-dev  ## Run the tests against a private Ceph (0.5 GB of Debian 
 	@tools/setup ceph
 	@$(BIN)/python -m pytest tests/ceph -q $(PYTEST_ARGS)
 
+faults: setup-dev  ## Apply every fault to real processes, 10 times each, and write docs/faults.md [ARGS="--fault NAME --runs N --seed S"]
+	@tools/setup servers
+	@PYTHONPATH=tests:tools:bench $(BIN)/python -m faults $(ARGS)
+
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -84,7 +88,11 @@ images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=do
 images-totalsegmentator:  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
 	@tools/images --totalsegmentator "$(TORCH)" --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
-images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
+images-faults: setup-dev  ## Apply every fault to real processes, 10 times each, and write docs/faults.md [ARGS="--fault NAME --runs N --seed S"]
+	@tools/setup servers
+	@PYTHONPATH=tests:tools:bench $(BIN)/python -m faults $(ARGS)
+
+check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
 	@tools/setup stack
 	@tools/images --check --tag "$(TAG)" $(if $(WEIGHTS),--totalsegmentator "$(TORCH)" --weights "$(WEIGHTS)")
 
