@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("voxelmill")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between two questions; each pause is twice the one before, and up to a half shorter by chance, so that
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 30.0, 1.15
+"""Seconds between two questions, and how many times longer each pause is than the one before, so that a dependency
+that is back is noticed within a fifth of the time that it was away. By chance a pause is up to a half shorter:
 replicas do not ask together."""
 CHECK_SECONDS = 10.0
 """How long a dependency may take to answer its check: a stopped process keeps its connections and says nothing."""
@@ -177,7 +178,7 @@ class Circuit:
             decision.set_result(True)
             while True:
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
-                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                self._pause = min(GROWTH * self._pause, LONGEST_PAUSE)
                 error = await self._ask()
                 if error is None:
                     break

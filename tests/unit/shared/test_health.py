@@ -9,8 +9,8 @@ import aiohttp
 from aiohttp import web
 
 from voxelmill_shared import health
-from voxelmill_shared.errors import DatabaseUnavailableError
-from voxelmill_shared.health import serve
+from voxelmill_shared.errors import DatabaseUnavailableError, DependencyAwayError
+from voxelmill_shared.health import joined, readiness, serve
 
 
 async def test_health_readiness_and_metrics_of_a_service():
@@ -54,3 +54,24 @@ async def test_a_request_that_never_ends_does_not_hold_up_the_end_of_the_process
         ends = time.monotonic()
     assert time.monotonic() - ends < 30
     writer.close()
+
+
+async def test_what_is_waited_for_is_said_before_the_check_of_the_same_name():
+    """A database that answers again is still waited for, until messages are taken again."""
+    waited = True
+
+    async def ok():
+        pass
+
+    async def waits():
+        if waited:
+            raise DependencyAwayError("waiting since noon")
+
+    checks = joined({"database": ok, "broker": ok}, {"database": waits, "store": waits})
+    assert await readiness(checks) == {
+        "database": "waiting since noon",
+        "store": "waiting since noon",
+        "broker": "ok",
+    }
+    waited = False
+    assert set((await readiness(checks)).values()) == {"ok"}
