@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mutants import kinds
 from mutants.bodies import check_bodies
@@ -19,6 +19,8 @@ from mutants.runner import MOST_SECONDS, PEAK_MIB, run, wanted
 from mutants.seeds import Seeds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mutants.runner import Tally
 
 _DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -61,7 +63,7 @@ def main() -> None:
     sys.exit(0 if all(aim["met"] for aim in document["aims"].values()) else 1)
 
 
-def _tell(total: int):  # noqa: ANN202 - a callable that its only caller hands on
+def _tell(total: int) -> Callable[[int], None]:
     step = max(1, total // 10)
 
     def tell(done: int) -> None:
@@ -84,7 +86,7 @@ def _print_table(tallies: dict[str, Tally]) -> None:
         print("  " + ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common(6)))
 
 
-def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: int, seconds: float) -> dict:
+def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: int, seconds: float) -> dict[str, Any]:
     every = list(tallies.values())
     peak, slowest = max(one.peak_mib for one in every), max(one.slowest for one in every)
     aims = {

@@ -118,16 +118,16 @@ def _zip_modes(rng: Random, seeds: Seeds) -> Mutant:
 
 
 @cache
-def _ratio_bomb() -> bytes:
-    return _zip([(f"{n}.dcm", bytes(100 << 20)) for n in range(3)])
+def _ratio_bomb(mib: int) -> bytes:
+    return _zip([(f"{n}.dcm", bytes(mib << 20)) for n in range(3)])
 
 
 @KINDS.add("zip bombs")
 def _zip_bombs(rng: Random, seeds: Seeds) -> Mutant:
-    """High ratio, members that share bytes, archives in archives, tens of thousands of members, dictionaries of 4 GiB."""
+    """High ratio, members that share bytes, archives in archives, thousands of members, dictionaries of 4 GiB."""
     kind = rng.choice(("ratio", "overlap", "nested", "many", "lies", "lzma"))
     if kind == "ratio":
-        return Mutant(_ratio_bomb(), "mutant.zip")
+        return Mutant(_ratio_bomb(seeds.bomb_mib // 30), "mutant.zip")
     if kind == "nested":
         data = _zip(_members(rng, seeds))
         for _ in range(rng.choice((1, 5, 40))):
@@ -237,15 +237,15 @@ def _tar_lies(rng: Random, seeds: Seeds) -> Mutant:
         )
         body = _header("p", b"x", b"%011o" % len(lie)) + lie.ljust(512, b"\0") + sound
     elif kind == "sparse":
-        body = bytearray(_header("s.dcm", b"S", b"%011o" % 512))
-        body[386:410] = b"%011o\0%011o\0" % (rng.choice((0, 1 << 30)), 512)
-        body[483:495] = rng.choice((b"77777777777\0", b"00000001000\0", b"\x80\0\0\0\0\0\0\x10\0\0\0\0"))
-        body[148:156] = b" " * 8
-        body[148:156] = b"%06o\0 " % sum(body)
-        body = bytes(body) + data[:512].ljust(512, b"\0") + sound
+        head = bytearray(_header("s.dcm", b"S", b"%011o" % 512))
+        head[386:410] = b"%011o\0%011o\0" % (rng.choice((0, 1 << 30)), 512)
+        head[483:495] = rng.choice((b"77777777777\0", b"00000001000\0", b"\x80\0\0\0\0\0\0\x10\0\0\0\0"))
+        head[148:156] = b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        body = bytes(head) + data[:512].ljust(512, b"\0") + sound
     else:
         inside = ".DS_Store" if kind == "unread bomb" else "a.dcm"
-        mib = rng.choice((400, 3000))
+        mib = rng.choice((seeds.bomb_mib // 8, seeds.bomb_mib))
         packed = gzipped(_header(inside, b"0", b"%011o" % (mib << 20)), mib, _tar([(name, data)]))
         return Mutant(packed, "mutant.tar.gz")
     return Mutant(gzip.compress(body, 1) if rng.random() < 0.3 else body, "mutant.tar")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 1e308, 10**30, "", "\0", "\ud800", "../../x", "<script>", "%00%ff%zz", "+", [], {}, [[]]),
     *(
         "x" * 5000,

@@ -59,7 +59,7 @@ def _splices(rng: Random, seeds: Seeds) -> Mutant:
     return source.mutant(data)
 
 
-def _with_length(rng: Random, source: Source, data: bytes, one: Field, value: int) -> Mutant:
+def _with_length(source: Source, data: bytes, one: Field, value: int) -> Mutant:
     place, layout = one.length_at
     body = bytearray(data)
     struct.pack_into(layout, body, place, value & (0xFFFF if layout == "<H" else UNDEFINED))
@@ -72,13 +72,13 @@ def _lengths(rng: Random, seeds: Seeds) -> Mutant:
     one = rng.choice(found)
     rest = len(data) - one.value
     lie = (0, 1, 3, one.length + 1, one.length - 1, one.length + 2, one.length * 2, rest, rest + 1, rest + 2)
-    return _with_length(rng, source, data, one, rng.choice((*lie, 0xFFFE, 0xFFFF, 0x7FFFFFFE, 0xFFFFFFF0, 0xFFFFFFFE)))
+    return _with_length(source, data, one, rng.choice((*lie, 0xFFFE, 0xFFFF, 0x7FFFFFFE, 0xFFFFFFF0, 0xFFFFFFFE)))
 
 
 @KINDS.add("undefined lengths")
 def _undefined(rng: Random, seeds: Seeds) -> Mutant:
     source, data, found = seeds.walked(rng)
-    return _with_length(rng, source, data, rng.choice(found), UNDEFINED)
+    return _with_length(source, data, rng.choice(found), UNDEFINED)
 
 
 def _before_pixels(rng: Random, data: bytes, found: list[Field]) -> int:
@@ -196,12 +196,12 @@ def _deflated(rng: Random, seeds: Seeds) -> Mutant:
     body = data[begin:]
     kind = rng.choice(("sound", "cut", "flipped", "bomb", "bomb in an element", "bomb of pixels", "not deflated"))
     if kind == "bomb in an element":
-        packed = deflated(encoded(0x00091001, b"OB", b"", 200 << 20), 200, body)
+        packed = deflated(encoded(0x00091001, b"OB", b"", seeds.bomb_mib // 15 << 20), seeds.bomb_mib // 15, body)
     elif kind == "bomb of pixels":
         pixels = encoded(PIXELS, b"OW", b"", rng.choice((300 << 20, 3000 << 20)))
-        packed = deflated(data[begin : found[-1].start] + pixels, rng.choice((300, 3000)))
+        packed = deflated(data[begin : found[-1].start] + pixels, rng.choice((seeds.bomb_mib // 10, seeds.bomb_mib)))
     else:
-        packed = deflated(body, 3000 if kind == "bomb" else 0)
+        packed = deflated(body, seeds.bomb_mib if kind == "bomb" else 0)
     if kind == "cut":
         packed = cut(rng, packed)
     if kind == "flipped":

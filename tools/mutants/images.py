@@ -1,4 +1,4 @@
-"""Mutants of what an image says of itself: size, cells, geometry, colours, text; and of compressed pixels (PS3.3 C.7)."""
+"""Mutants of what an image says of itself: size, cells, geometry, colours, text; of compressed pixels (PS3.3 C.7)."""
 
 from __future__ import annotations
 
@@ -134,7 +134,15 @@ def _texts(rng: Random, seeds: Seeds) -> Mutant:
             b"\xff\xfe\xc3\x28\xf0\x9f",
         ),
         *(b"\x1b$B\x1b(Jx\x1b$)C\xb1", b"../../../etc/passwd", b"'; DROP TABLE series;--", b"%s%n{0}{x}", b"\0a\0b"),
-        *("‮desab﻿".encode(), b"A" * 5000, b"A" * 65_000, b"\\" * 3000, b"", b"$(reboot)`id`", b"\x85\x0b\x0c\x1c"),
+        *(
+            "\u202edesab\ufeff".encode(),
+            b"A" * 5000,
+            b"A" * 65_000,
+            b"\\" * 3000,
+            b"",
+            b"$(reboot)`id`",
+            b"\x85\x0b\x0c\x1c",
+        ),
     )
     for _ in range(rng.choice((1, 2, 5))):
         tag, vr = rng.choice(_TEXTS)
@@ -178,9 +186,9 @@ def _fragments(rng: Random, seeds: Seeds) -> Mutant:
         body = data[:place] + _item(b"") * (1 if what == "empty" else 20_000) + data[place:]
     elif what == "extended":
         count = rng.choice((1, 2, 10))
-        offsets = struct.pack(f"<{count}Q", *(rng.choice((0, 8, 1 << 40, (1 << 64) - 1)) for _ in range(count)))
-        body = data[: found[-1].start] + encoded(0x7FE00001, b"OV", offsets)
-        body += encoded(0x7FE00002, b"OV", offsets[::-1]) + data[found[-1].start :]
+        table = struct.pack(f"<{count}Q", *(rng.choice((0, 8, 1 << 40, (1 << 64) - 1)) for _ in range(count)))
+        body = data[: found[-1].start] + encoded(0x7FE00001, b"OV", table)
+        body += encoded(0x7FE00002, b"OV", table[::-1]) + data[found[-1].start :]
     elif what == "order" and len(items) > 2:
         (one, length), (two, other) = rng.sample(items[1:], 2)
         body = data[:one] + data[two : two + 8 + other] + data[one + 8 + length :]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mutants.verdict import Task, Verdict
 from voxelmill_ingest.findings import ArchiveFormat, Instance, Refusal
 from voxelmill_ingest.inspection import inspect
 from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, UnpackJob, unpack
@@ -30,65 +30,10 @@ if TYPE_CHECKING:
     from voxelmill_ingest.ranges import ByteRange
     from voxelmill_shared.imaging import Volume
 
-TARGET = "mutants.probe:probe"
 _MEMBERS = 6
 """How many members of an archive are looked at; all are unpacked."""
 MISPLACED_MM = 0.25
 """A voxel that lies further from its place than this, without a word, is a wrong volume."""
-_LONGEST_LINE = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A file under its name, the sound files of its series, what it was made of, and a folder for what is written."""
-
-    path: Path
-    key: str
-    folder: Path
-    beside: tuple[Path, ...] = ()
-    source: Path | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What became of it.
-
-    Attributes
-    ----------
-    outcome
-        `rejected`, `warned` or `accepted`.
-    reason
-        The code of the catalogue, of what was rejected.
-    problems
-        What must not be: reasons that are no line, voxels in a wrong place without a word.
-    peak_mib
-        The most resident memory of the child since the call began.
-    seconds
-        Time of a processor.
-    """
-
-    outcome: str = "accepted"
-    reason: str = ""
-    problems: list[str] = field(default_factory=list)
-    peak_mib: float = 0.0
-    seconds: float = 0.0
-
-    def say(self, lines: tuple[str, ...]) -> None:
-        """Take warnings."""
-        if lines and self.outcome == "accepted":
-            self.outcome = "warned"
-        for line in lines:
-            self.line(line)
-
-    def reject(self, code: str, line: str) -> None:
-        """Take a reason."""
-        self.outcome, self.reason = "rejected", code
-        self.line(line)
-
-    def line(self, line: str) -> None:
-        """See that something is one line for people."""
-        if not line.strip() or not line.isprintable() or len(line) > _LONGEST_LINE:
-            self.problems.append(f"no line for people: {line[:200]!r} ({len(line)} characters)")
 
 
 def probe(task: Task, report: Callable[[Any], None]) -> Verdict:  # noqa: ARG001 - the child's calling convention
@@ -170,10 +115,8 @@ def _unpacked(task: Task, kind: ArchiveFormat, verdict: Verdict) -> None:
 
 def _worked_on(task: Task, found: Instance | Refusal, verdict: Verdict) -> None:
     """Draw it and read its volumes, alone or among the slices that it belongs to."""
-    if isinstance(found, Instance):
-        kind = found.kind
-    else:
-        kind = ObjectKind.NIFTI if ".nii" in task.key else ObjectKind.DICOM
+    by_name = ObjectKind.NIFTI if ".nii" in task.key else ObjectKind.DICOM
+    kind = found.kind if isinstance(found, Instance) else by_name
     paths = (task.path, *task.beside)
     work = WorkResult(())
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mutants import kinds, make
-from mutants.probe import TARGET, Task, Verdict
+from mutants.verdict import TARGET, Task, Verdict
 from voxelmill_shared.child import Child, ChildFailedError, Limits
 
 if TYPE_CHECKING:
@@ -122,13 +123,13 @@ async def run(
     finally:
         for child in children:
             await child.close()
+    for tally in tallies.values():
+        tally.faults.sort()
     return {kind: tallies[kind] for kind in kinds() if kind in tallies}
 
 
 async def _one(child: Child, mutant: Mutant, place: Path, tally: Tally, number: int) -> None:
-    place.mkdir()
-    path = place / "object"
-    path.write_bytes(mutant.data)
+    path = _laid_down(mutant, place)
     try:
         verdict = await child.call(Task(path, mutant.name, place / "work", mutant.beside, mutant.source))
     except ChildFailedError as error:
@@ -136,10 +137,11 @@ async def _one(child: Child, mutant: Mutant, place: Path, tally: Tally, number: 
     else:
         tally.take(number, verdict)
     finally:
-        _remove(place)
+        shutil.rmtree(place)
 
 
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    folder.rmdir()
+def _laid_down(mutant: Mutant, place: Path) -> Path:
+    place.mkdir()
+    path = place / "object"
+    path.write_bytes(mutant.data)
+    return path
