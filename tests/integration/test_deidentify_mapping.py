@@ -16,8 +16,9 @@ from voxelmill_ingest.deidentify.job import Copy, Patient
 from voxelmill_ingest.deidentify.keys import ProjectKeys
 from voxelmill_ingest.deidentify.mapping import Disclosed, Mapping
 from voxelmill_ingest.service import MIGRATIONS, VERSION_TABLE
-from voxelmill_ingest.tables import disclosures, pseudonyms
+from voxelmill_ingest.tables import disclosures, outbox, pseudonyms
 from voxelmill_shared.database import open_database, reading, transaction
+from voxelmill_shared.events import Envelope, PseudonymDisclosed, open_envelope
 from voxelmill_shared.migrations import upgrade
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ async def test_the_way_back_is_kept_once_and_encrypted(database_url: str) -> Non
         ]
     assert told[:2] == [("project", "ann", ["VMPSEUDONYM"]), ("project", "bob", ["VMPSEUDONYM"])]
     assert told[-2:] == [("project", "eve", []), ("other", "eve", [])]
+    async with reading(engines[0]) as connection:
+        bodies = (await connection.execute(select(outbox.c.body).order_by(outbox.c.id))).scalars().all()
+    events = [open_envelope(Envelope.decode(body)) for body in bodies]
+    assert all(isinstance(event, PseudonymDisclosed) for event in events)
+    assert [(event.project, event.who, list(event.pseudonyms)) for event in events] == told
+    assert b"Jane" not in b"".join(bodies)
+    assert b"4711" not in b"".join(bodies)
     with pytest.raises(DBAPIError, match="can only grow"):
         async with transaction(engines[0]) as connection:
             await connection.execute(delete(disclosures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from voxelmill_shared.events import (
     ObjectRef,
     ObjectRejected,
     ObjectValidated,
+    PseudonymDisclosed,
     SeriesIndexed,
     SeriesMeshed,
     SeriesSegmented,
@@ -35,6 +37,7 @@ from voxelmill_shared.plan import Plan
 from voxelmill_shared.privacy import object_digest
 
 OBJECT = ObjectRef(bucket="inbox", key="a.dcm", etag="e", size=1)
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 DOCUMENT = DocumentRef(key="k", sha256="0" * 64)
 SERIES: dict[str, Any] = {"study_instance_uid": "1", "series_instance_uid": "1.2", "revision": 1, "job_id": "j"}
 DONE: dict[str, Any] = {**SERIES, "record": DOCUMENT, "artefacts": 1, "plan": Plan()}
@@ -77,6 +80,12 @@ LETTER: dict[str, Any] = {"stage": Stage.MESH, "queue": "q", "handle": "h", "who
         ),
         (DeadLetterReplayed(**LETTER), "mesh", "replayed", "killed"),
         (DeadLetterDropped(**LETTER), "mesh", "dropped", "killed"),
+        (
+            PseudonymDisclosed(project="p", who="ann@here", pseudonyms=("A", "B"), number=1, occurred=NOON),
+            "ingest",
+            "done",
+            "told of: A, B",
+        ),
         (SeriesIndexed(**SERIES, status=Status.PARTIAL, receipt=DOCUMENT), "index", "done", "partial"),
     ],
     ids=lambda value: value.type if isinstance(value, Event) else None,

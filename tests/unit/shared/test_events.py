@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -29,6 +30,7 @@ from voxelmill_shared.events import (
     ObjectRejected,
     ObjectUploaded,
     ObjectValidated,
+    PseudonymDisclosed,
     SeriesIndexed,
     SeriesMeshed,
     SeriesSegmented,
@@ -73,6 +75,7 @@ EVENTS: tuple[Event, ...] = (
     SeriesIndexed(**SERIES, status=Status.PARTIAL, receipt=DOCUMENT, failed_stages=(Stage.MESH,)),
     DeadLetterReplayed(stage=Stage.MESH, queue="mesh.x", handle="h", who="me@here", replays=1),
     DeadLetterDropped(stage=Stage.MESH, queue="mesh.x", handle="h", who="me@here", series_instance_uid="1.2.3"),
+    PseudonymDisclosed(project="p", who="me@here", number=1, occurred=datetime(2030, 1, 1, tzinfo=UTC)),
     JobProgressed(**SERIES, stage=Stage.SEGMENT, step="tiles", done=3, total=8, percent=37),
 )
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -16,6 +16,7 @@ from voxelmill_shared.events import (
     DeadLetterReplayed,
     ObjectRejected,
     ObjectValidated,
+    PseudonymDisclosed,
     SeriesIndexed,
     SeriesMeshed,
     SeriesSegmented,
@@ -39,6 +40,7 @@ STAGE_OF: dict[type[Event], Stage] = {
     SeriesSegmented: Stage.SEGMENT,
     SeriesMeshed: Stage.MESH,
     SeriesIndexed: Stage.INDEX,
+    PseudonymDisclosed: Stage.INGEST,
 }
 """The stage that an event tells of, where its type alone says so."""
 SETTLED_AS: dict[type[Event], str] = {DeadLetterReplayed: "replayed", DeadLetterDropped: "dropped"}
@@ -91,7 +93,15 @@ def _outcome(event: Event) -> tuple[str, str]:
             return StageOutcome.FAILED.value, f"{error_class}: {reason}"
         case DeadLetterEvent(error_class=error_class):
             return SETTLED_AS[type(event)], error_class
-        case SeriesIndexed(status=status):
-            return StageOutcome.DONE.value, status.value
         case _:
-            return StageOutcome.DONE.value, ""
+            return StageOutcome.DONE.value, _remark(event)
+
+
+def _remark(event: Event) -> str:
+    match event:
+        case SeriesIndexed(status=status):
+            return status.value
+        case PseudonymDisclosed(pseudonyms=pseudonyms):
+            return f"told of: {', '.join(pseudonyms)}" if pseudonyms else "nothing was found"
+        case _:
+            return ""

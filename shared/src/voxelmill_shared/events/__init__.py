@@ -12,6 +12,7 @@ from voxelmill_shared.events.objects import (
     Severity,
     UploadCompleted,
 )
+from voxelmill_shared.events.pseudonyms import PseudonymDisclosed
 from voxelmill_shared.events.registry import EVENT_TYPES, open_envelope
 from voxelmill_shared.events.series import (
     DocumentRef,
@@ -47,6 +48,7 @@ __all__ = [
     "ObjectRejected",
     "ObjectUploaded",
     "ObjectValidated",
+    "PseudonymDisclosed",
     "QualityFlag",
     "SeriesEvent",
     "SeriesIndexed",

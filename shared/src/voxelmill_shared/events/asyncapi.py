@@ -15,6 +15,7 @@ from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterRe
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event
 from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
+from voxelmill_shared.events.pseudonyms import PseudonymDisclosed
 from voxelmill_shared.events.registry import EVENT_TYPES
 from voxelmill_shared.events.schemas import shared_schemas
 from voxelmill_shared.events.series import (
@@ -45,6 +46,7 @@ PUBLISHERS: dict[type[Event], tuple[str, ...]] = {
     SeriesIndexed: ("index",),
     DeadLetterReplayed: ("cli",),
     DeadLetterDropped: ("cli",),
+    PseudonymDisclosed: ("ingest",),
     JobProgressed: ("segment", "mesh"),
 }
 """Which parts publish an event (DESIGN: 1. The flow). `ingest` publishes uploads for the members of archives."""

@@ -9,6 +9,7 @@ from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterRe
 from voxelmill_shared.events.envelope import TYPE_PREFIX, Envelope, Event
 from voxelmill_shared.events.jobs import JobProgressed
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
+from voxelmill_shared.events.pseudonyms import PseudonymDisclosed
 from voxelmill_shared.events.series import (
     SeriesIndexed,
     SeriesMeshed,
@@ -34,6 +35,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SeriesIndexed,
     DeadLetterReplayed,
     DeadLetterDropped,
+    PseudonymDisclosed,
     JobProgressed,
 )
 _BY_TYPE = {TYPE_PREFIX + event_type.type: event_type for event_type in EVENT_TYPES}

@@ -81,7 +81,7 @@ SEGMENT = QueueSpec("segment.series-validated", ("series.validated.v1",))
 MESH = QueueSpec("mesh.series-segmented", ("series.segmented.v1",))
 INDEX = QueueSpec(
     "index.all-events",
-    ("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1", "dead-letter.*.v1"),
+    ("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1", "dead-letter.*.v1", "pseudonym.*.v1"),
 )
 NOTIFICATIONS = QueueSpec("ingest.bucket-notifications", ())
 """What object stores say over AMQP, in their own words. The exchange that they publish to is a setting of ingest's."""

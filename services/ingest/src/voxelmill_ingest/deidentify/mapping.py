@@ -12,7 +12,10 @@ from voxelmill_ingest.deidentify.errors import DeidentificationKeyError, Project
 from voxelmill_ingest.deidentify.keys import SealBrokenError
 from voxelmill_ingest.rows import among
 from voxelmill_ingest.tables import deidentification_projects, disclosures, pseudonyms
+from voxelmill_ingest.tables import outbox as outbox_table
+from voxelmill_shared import outbox
 from voxelmill_shared.database import is_sqlite, reading, transaction
+from voxelmill_shared.events import Envelope, PseudonymDisclosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from voxelmill_ingest.deidentify.keys import ProjectKeys
 
 _CHECK = "key-check"
+SOURCE = "voxelmill/pseudonym"
+"""Who says that something was disclosed: the command, whoever gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,10 @@ class Mapping:
                 "pseudonyms": [one.pseudonym for one in found],
                 "occurred": self.now(),
             }
-            await connection.execute(insert(disclosures).values(record))
+            row = await connection.execute(insert(disclosures).values(record).returning(disclosures.c.number))
+            # The audit trail learns of it through ingest's outbox, when ingest runs.
+            event = PseudonymDisclosed.model_validate({**record, "number": row.scalar_one()})
+            await outbox.add(connection, outbox_table, [Envelope.wrap(event, SOURCE)])
         return found
 
     async def _find(self, connection: AsyncConnection, asked: str) -> list[Disclosed]:
