@@ -105,6 +105,14 @@ def unquoted(error: BaseException) -> str:
     return re.sub(r"""b?(["']).*(\1|["'])""", "…", text)
 
 
+def coded(value: str, most: int = 16) -> str:
+    """Return a value that should be a code or a number (`CT`, `ISO_IR 100`, `-1.5`), or how long it is if it is none.
+
+    Whatever else stands in such an element may be anything, a name too.
+    """
+    return value[:most] if re.fullmatch(r"[A-Z0-9_ ./\\+-]*", value) else f"no code ({len(value)} characters)"
+
+
 def describe(error: BaseException) -> str:
     """Say in one line what an unforeseen error is, without its text where that may quote what a file holds."""
     kind = type(error).__name__

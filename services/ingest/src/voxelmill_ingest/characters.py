@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.tags import PATIENT_ID, PATIENT_NAME, SPECIFIC_CHARACTER_SET
 from voxelmill_ingest.values import texts
+from voxelmill_shared.privacy import coded
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements
@@ -52,7 +53,7 @@ def patient_name(found: Elements) -> str:
 def about_characters(found: Elements) -> list[str]:
     """Return what is wrong with the character set of an object's text."""
     unknown = [term for term in texts(found, SPECIFIC_CHARACTER_SET) if term not in CHARACTER_SETS]
-    said = [Caution.UNKNOWN_CHARACTER_SET.about(f"Specific Character Set is {term[:16]!r}") for term in unknown[:1]]
+    said = [Caution.UNKNOWN_CHARACTER_SET.about(f"Specific Character Set is {coded(term)!r}") for term in unknown[:1]]
     if not found.values.get(PATIENT_NAME, b"").isascii() and "\N{REPLACEMENT CHARACTER}" in patient_name(found):
         said.append(Caution.UNDECODABLE_TEXT.about("Patient's Name is not in the object's character set"))
     return said

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from voxelmill_ingest import tags
 from voxelmill_ingest.cautions import Caution
-from voxelmill_ingest.reasons import shown
 from voxelmill_ingest.values import asked_once, decimals, is_present, text
+from voxelmill_shared.privacy import coded
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements
@@ -82,7 +82,7 @@ def about_modules(found: Elements, sop_class: str, frame_of_reference: str) -> l
     given = text(found, tags.MODALITY)
     if modality and given != modality:
         said.append(
-            Caution.MODALITY_MISMATCH.about(f"Modality is {shown(given, 16) or 'absent'}, the SOP Class {modality}")
+            Caution.MODALITY_MISMATCH.about(f"Modality is {coded(given) or 'absent'}, the SOP Class {modality}")
         )
     if not is_present(found, tags.IMAGE_TYPE):
         said.append(Caution.MISSING_IMAGE_TYPE.about("Image Type is absent"))

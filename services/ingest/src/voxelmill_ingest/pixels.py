@@ -12,6 +12,7 @@ from voxelmill_ingest.cautions import Caution
 from voxelmill_ingest.fragments import offset_table_problem
 from voxelmill_ingest.reasons import Reason, RefusedError, shown
 from voxelmill_ingest.values import asked_once, number, text
+from voxelmill_shared.privacy import coded
 
 if TYPE_CHECKING:
     from voxelmill_ingest.elements import Elements, Pixels
@@ -134,7 +135,7 @@ def _frames(found: Elements, warnings: list[str]) -> int:
         warnings.append(Caution.MISSING_PIXEL_DESCRIPTION.about("Number of Frames is 0"))
         return 1
     if not re.fullmatch(r"\+?[0-9]{1,12}", frames) or int(frames) == 0:
-        raise RefusedError(Reason.INVALID_HEADER, f"Number of Frames is {frames[:16]!r}")
+        raise RefusedError(Reason.INVALID_HEADER, f"Number of Frames is {coded(frames)!r}")
     return int(frames)
 
 
@@ -177,14 +178,14 @@ def _check_samples(found: Elements, warnings: list[str]) -> int:
     if samples == 3 and number(found, tags.PLANAR_CONFIGURATION) is None:
         warnings.append(_absent("Planar Configuration"))
     if photometric in _RETIRED_COLOURS or samples == 4:
-        detail = f"{samples} samples per pixel, Photometric Interpretation {shown(photometric, 16)}"
+        detail = f"{samples} samples per pixel, Photometric Interpretation {coded(photometric)}"
         raise RefusedError(Reason.UNSUPPORTED_PIXELS, detail)
     expected = {1} if photometric in _ONE_SAMPLE else {3} if photometric in _THREE_SAMPLES else {1, 3}
     if samples not in expected:
-        detail = f"{samples} samples per pixel, Photometric Interpretation {shown(photometric, 16) or 'absent'}"
+        detail = f"{samples} samples per pixel, Photometric Interpretation {coded(photometric) or 'absent'}"
         raise RefusedError(Reason.CONTRADICTORY_PIXELS, detail)
     if photometric and len(expected) > 1:
-        detail = f"Photometric Interpretation is {photometric[:16]!r}"
+        detail = f"Photometric Interpretation is {coded(photometric)!r}"
         warnings.append(Caution.UNKNOWN_PHOTOMETRIC_INTERPRETATION.about(detail))
     return samples
 

@@ -23,6 +23,7 @@ from voxelmill_ingest.findings import ArchiveFormat
 from voxelmill_ingest.inspection import is_junk
 from voxelmill_ingest.reasons import Reason, shown
 from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,11 +59,11 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise _DamagedError(shown(str(error))) from None
+        raise _DamagedError(shown(unquoted(error))) from None
     except OSError as error:
         if error.errno not in _NOT_THE_MACHINES:
             raise
-        raise _DamagedError(shown(str(error))) from None
+        raise _DamagedError(shown(unquoted(error))) from None
 
 
 class ArchiveRefusedError(VoxelmillError):

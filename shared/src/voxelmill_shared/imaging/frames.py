@@ -13,6 +13,7 @@ from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.palette import Palette, in_sign, read_palette
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding, decimal
+from voxelmill_shared.privacy import unquoted
 from voxelmill_shared.text import shown
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def display_of(image: DicomImage, frame: int, photometric: str) -> Display:
 
 
 def _senseless(image: DicomImage, what: str, error: Exception) -> Exception:
-    return Unsupported.UNREADABLE_HEADER.error(f"{image.name}: its {what} makes no sense ({error})")
+    return Unsupported.UNREADABLE_HEADER.error(f"{image.name}: its {what} makes no sense ({unquoted(error)})")
 
 
 def _inverted(header: Dataset, photometric: str, *, raw: bool) -> bool:
@@ -204,7 +205,7 @@ def _voi(image: DicomImage, frame: int, modality: ModalityTransform) -> tuple[Lo
             try:
                 voi = read(source)
             except HEADER_ERRORS as error:
-                doubt = doubt or shown(f"its {name} makes no sense ({error})")
+                doubt = doubt or shown(f"its {name} makes no sense ({unquoted(error)})")
                 continue
             if voi is not None:
                 return voi, doubt

@@ -15,6 +15,7 @@ import numpy as np
 from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import decimal
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def plane_of(image: DicomImage, number: int, frame: int) -> FramePlane:
         cosines = _element(image, frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
         position = _element(image, frame, "PlanePositionSequence", "ImagePositionPatient", 3)
     except HEADER_ERRORS as error:
-        raise Unsupported.BAD_GEOMETRY.error(f"{image.name}: its geometry makes no sense ({error})") from None
+        raise Unsupported.BAD_GEOMETRY.error(f"{image.name}: its geometry makes no sense ({unquoted(error)})") from None
     directions = _directions(cosines)
     if directions is None:
         raise Unsupported.BAD_GEOMETRY.error(

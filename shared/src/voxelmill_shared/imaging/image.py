@@ -18,6 +18,7 @@ from pydicom.uid import MPEGTransferSyntaxes
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import decimal
 from voxelmill_shared.imaging.walker import DOUBLES, KEYWORDS
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +126,7 @@ class DicomImage:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise Unsupported.UNREADABLE_HEADER.error(
-                f"{self.name}: the header cannot be read ({type(error).__name__}: {error})"
+                f"{self.name}: the header cannot be read ({type(error).__name__}: {unquoted(error)})"
             ) from None
 
     def text(self, keyword: str) -> str:
@@ -143,7 +144,9 @@ class DicomImage:
             value = header.get(keyword) or ""
             return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
         except HEADER_ERRORS as error:
-            raise Unsupported.UNREADABLE_HEADER.error(f"{self.name}: {keyword} cannot be read ({error})") from None
+            raise Unsupported.UNREADABLE_HEADER.error(
+                f"{self.name}: {keyword} cannot be read ({unquoted(error)})"
+            ) from None
 
     def number(self, frame: int, keyword: str, group: str) -> float | None:
         """Return an element of a frame as a number: from a functional group, else from the data set.
@@ -213,7 +216,7 @@ class DicomImage:
             return [every[frame] for frame in frames]
         except HEADER_ERRORS as error:
             raise Unsupported.TRUNCATED_PIXELS.error(
-                f"{self.name}: not all of the {self.frames} frames are in the pixel data ({error})"
+                f"{self.name}: not all of the {self.frames} frames are in the pixel data ({unquoted(error)})"
             ) from None
 
     def whole(self) -> Dataset:

@@ -22,6 +22,7 @@ from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import MAX_VOXELS
 from voxelmill_shared.imaging.transform import Values, narrow
 from voxelmill_shared.imaging.volume import Volume
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +151,7 @@ def read_array(path: Path, number: int = 0) -> NiftiArray:
             data = _read_exactly(stream, offset - header.sizeof_hdr, size, (number, volumes), name)
             slope, intercept = header.get_slope_inter()
     except _BROKEN as error:
-        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no sound NIfTI file ({error})") from None
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no sound NIfTI file ({unquoted(error)})") from None
     affine, warnings = _affine(header, name)
     return NiftiArray(
         values=np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape[::-1]),
@@ -254,7 +255,7 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], list[str]]:
     try:
         affine = RAS_TO_LPS @ np.asarray(header.get_best_affine(), np.float64)
     except ValueError as error:  # quaternions that are none
-        raise Unsupported.BAD_GEOMETRY.error(f"{name}: its orientation makes no sense ({error})") from None
+        raise Unsupported.BAD_GEOMETRY.error(f"{name}: its orientation makes no sense ({unquoted(error)})") from None
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if not np.isfinite(affine).all() or np.abs(affine).max() > _FARTHEST_MM:
         raise Unsupported.BAD_GEOMETRY.error(f"{name}: its affine makes no sense")

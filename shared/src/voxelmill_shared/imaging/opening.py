@@ -17,6 +17,7 @@ from voxelmill_shared.imaging.image import HEADER_ERRORS, DicomImage, PixelKeywo
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.transform import Padding
 from voxelmill_shared.imaging.walker import walk
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,7 @@ def read_with_pydicom(source: Path | bytes, name: str) -> DicomImage:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the machine's fault; pydicom's own, for sequences that end too soon, have no number
         raise Unsupported.UNREADABLE_HEADER.error(
-            f"{name}: the header cannot be read ({type(error).__name__}: {error})"
+            f"{name}: the header cannot be read ({type(error).__name__}: {unquoted(error)})"
         ) from None
     _check_size(image)
     return image

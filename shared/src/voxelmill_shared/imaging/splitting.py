@@ -28,6 +28,7 @@ from voxelmill_shared.imaging.geometry import (
 )
 from voxelmill_shared.imaging.image import HEADER_ERRORS
 from voxelmill_shared.imaging.reasons import Unsupported
+from voxelmill_shared.privacy import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -172,7 +173,9 @@ def _stack_of(image: DicomImage, frame: int) -> str:
         content = image.functional_group(frame, "FrameContentSequence")
         return str((content.get("StackID") if content is not None else None) or "")
     except HEADER_ERRORS as error:
-        raise Unsupported.UNREADABLE_HEADER.error(f"{image.name}: its stacks cannot be read ({error})") from None
+        raise Unsupported.UNREADABLE_HEADER.error(
+            f"{image.name}: its stacks cannot be read ({unquoted(error)})"
+        ) from None
 
 
 def _by_orientation(group: Group) -> list[Group]:
