@@ -17,7 +17,7 @@ TORCH ?= cuda
 WEIGHTS ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-scale
+SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-replay bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails bench-mesh
 MODEL_BENCHES = bench-segment bench-soak
 
@@ -99,7 +99,7 @@ check: setup-dev  ## Run a series through the images, on real servers (needs roo
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
 
-bench: $(addprefix bench-,overhead idle bus ingest scale volumes read headers thumbnails mesh segment soak)  ## Run every benchmark, one after the other
+bench: $(addprefix bench-,overhead idle bus ingest replay scale volumes read headers thumbnails mesh segment soak)  ## Run every benchmark, one after the other
 
 $(PEER_BENCHES): bench-%: setup-peers  # beside other programs, which have an environment of their own
 	@$(BIN)/python bench/$*.py

@@ -107,6 +107,10 @@ falls back into its queue when its time is over. What is rejected, or has no run
 `{dead_letter_exchange}`, under the queue's name as routing key. `VOXELMILL_LADDER` sets other rungs; those that are no
 longer used bring back what they hold.
 
+A dead letter is replayed by rejecting it: the broker itself carries it from its dead-letter queue back into the queue
+that it came from ([ADR 27](adr/0027-the-broker-carries-replays.md)). Whoever looks at dead letters takes the lock
+`<queue>.dlq.held`, an exclusive queue that ends with its connection.
+
 ## Arguments
 
 {arguments}
