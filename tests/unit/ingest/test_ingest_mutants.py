@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unit.ingest.dicom_objects import dataset, encoded, judge
-from voxelmill_ingest.findings import ArchiveFormat, Instance
+from voxelmill_ingest.findings import ArchiveFormat, Instance, Refusal
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.unpack import ArchiveRefusedError, UnpackJob, unpack
 
@@ -57,3 +57,9 @@ def test_digits_that_underscores_group_are_no_number(keyword: str, tag: bytes, c
     assert isinstance(found, Instance)
     assert code in {warning.partition(":")[0] for warning in found.warnings}
     assert code not in {warning.partition(":")[0] for warning in judge(body).warnings}
+
+
+def test_a_refusal_that_names_another_object_is_one_line() -> None:
+    r"""Keys hold whatever they like: `a\nb.dcm` once made two lines of a conflict."""
+    refusal = Refusal(reason=Reason.CONFLICTING_INSTANCE, detail="inbox/a\nb\x1b[2J.dcm is the same instance")
+    assert refusal.detail == "inbox/a\\nb\\x1b[2J.dcm is the same instance"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from voxelmill_ingest.reasons import Reason
 from voxelmill_shared.events import ObjectKind, ObjectRef, ObjectRejected, ObjectValidated
+from voxelmill_shared.text import shown
+
+_LONGEST_DETAIL = 3000
+"""Characters: two keys of 1,024 and what is said of them."""
 
 Vector: TypeAlias = tuple[float, float, float]
 Cosines: TypeAlias = tuple[float, float, float, float, float, float]
@@ -52,7 +56,10 @@ class Instance(_Finding):
 
 
 class Refusal(_Finding):
-    """Why the object is not taken, with what is known of its identity."""
+    """Why the object is not taken, with what is known of its identity.
+
+    `detail` is made one line: it may name another object, and keys hold whatever they like.
+    """
 
     finding: Literal["refusal"] = "refusal"
     reason: Reason
@@ -62,6 +69,11 @@ class Refusal(_Finding):
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
     modality: str = ""
+
+    @field_validator("detail")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return shown(value, _LONGEST_DETAIL)
 
     def event(self, reference: ObjectRef, upload_id: str | None) -> ObjectRejected:
         """Say that the object is not taken."""
