@@ -21,7 +21,7 @@ SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-replay bench-scale
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails bench-mesh
 MODEL_BENCHES = bench-segment bench-soak
 
-.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% faults contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% faults mutants contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -75,7 +75,7 @@ faults: setup-dev  ## Apply every fault to real processes, 10 times each, and wr
 check: setup-dev  ## Format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src tools/stack tools/containers
+	@$(BIN)/mypy --no-error-summary shared/src services/*/src cli/src tools/stack tools/containers tools/mutants
 	@$(BIN)/lint-imports --no-cache
 
 format: setup-dev  ## Format and mend what can be mended
@@ -115,6 +115,9 @@ $(MODEL_BENCHES): bench-%: setup-dev  # ARGS=--real-size: networks of the real s
 
 bench-%: setup-dev
 	@$(BIN)/python bench/$*.py
+
+mutants: setup-dev  ## Put 5,000 mutated files through ingest and thumbnail, 300 through all services [ARGS="--seed S --count N"]
+	@PYTHONPATH=tools $(BIN)/python -m mutants $(ARGS)
 
 contact-sheet: setup-dev  ## Draw a picture of every series of the test data into one PNG [OUTPUT=sheet.png]
 	@$(BIN)/python bench/contact_sheet.py $(if $(filter-out demo-output,$(OUTPUT)),--output "$(OUTPUT)")

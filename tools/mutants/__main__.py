@@ -17,11 +17,13 @@ from mutants import kinds
 from mutants.bodies import check_bodies
 from mutants.runner import MOST_SECONDS, PEAK_MIB, run, wanted
 from mutants.seeds import Seeds
+from mutants.whole import run_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mutants.runner import Tally
+    from mutants.whole import Outcome
 
 _DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=5_060, help="how many mutants, of all kinds alike")
     parser.add_argument("--bodies", type=int, default=2_000, help="how many mutated notifications and messages")
+    parser.add_argument("--whole", type=int, default=300, help="how many in one inbox through `voxelmill run`")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="the same seed, the same mutants")
     parser.add_argument("--only", default="", help="kinds whose name holds this")
     parser.add_argument("--number", type=int, help="with --only: this one alone")
@@ -52,13 +55,20 @@ def main() -> None:
         tallies = asyncio.run(run(Seeds(data), chosen, given.seed, Path(scratch), _tell(len(chosen)), given.keep))
     seconds = time.monotonic() - began
     bodies = check_bodies(data.parent / "events", given.bodies, given.seed) if given.bodies and not given.only else []
+    whole = None
+    if given.whole and not given.only:
+        print("voxelmill run on a folder of mutants with a sound series", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+            whole = run_whole(Seeds(data), given.whole, given.seed, Path(scratch))
     _print_table(tallies)
     for kind, tally in tallies.items():
         for number, fault in tally.faults:
             print(f"  {kind} {number}: {fault}")
     for fault in bodies:
         print(f"  notifications and messages: {fault}")
-    document = _document(tallies, bodies, given.seed, given.bodies, seconds)
+    for fault in whole.faults if whole is not None else ():
+        print(f"  voxelmill run: {fault}")
+    document = _document(tallies, bodies, whole, given.seed, given.bodies, seconds)
     print(json.dumps(document))
     sys.exit(0 if all(aim["met"] for aim in document["aims"].values()) else 1)
 
@@ -86,7 +96,9 @@ def _print_table(tallies: dict[str, Tally]) -> None:
         print("  " + ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common(6)))
 
 
-def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: int, seconds: float) -> dict[str, Any]:
+def _document(
+    tallies: dict[str, Tally], bodies: list[str], whole: Outcome | None, seed: int, count: int, seconds: float
+) -> dict[str, Any]:
     every = list(tallies.values())
     peak, slowest = max(one.peak_mib for one in every), max(one.slowest for one in every)
     aims = {
@@ -98,6 +110,7 @@ def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: in
             ("peak_mib", round(peak), PEAK_MIB),
             ("slowest_seconds", round(slowest, 2), MOST_SECONDS),
             ("bodies_not_refused_properly", len(bodies), 0),
+            *([("whole_run_faults", len(whole.faults), 0)] if whole is not None else []),
         )
     }
     reasons: dict[str, int] = {}
@@ -112,6 +125,7 @@ def _document(tallies: dict[str, Tally], bodies: list[str], seed: int, count: in
         "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1])),
         "bodies": count,
         "seconds": round(seconds, 1),
+        **({"whole_run": {"objects": whole.objects, **whole.counts}} if whole is not None else {}),
     }
     return {"bench": "mutants", "aims": aims, "figures": figures}
 
