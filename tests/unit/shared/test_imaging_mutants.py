@@ -204,3 +204,20 @@ def test_an_affine_beyond_any_scanner_is_refused(tmp_path: Path, value: float) -
     path = nifti(tmp_path / "a.nii", nib.Nifti2Image, at400=("d", value))
     assert refused(lambda: read_nifti(path)).code == "bad-geometry"
     assert read_nifti(nifti(tmp_path / "b.nii", nib.Nifti2Image)).voxels.shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"at80": ("f", 3.0)}, "by its pixdim"),  # pixdim[1]
+        ({"at288": ("f", 2.0)}, "by its pixdim"),  # srow_y[2]: the column is longer now
+        ({"at268": ("f", 40.0)}, "its qform"),  # qoffset_x
+        ({"at268": ("f", 0.0)}, ""),
+        ({"at254": ("h", 4), "at80": ("f", 3.0)}, ""),  # an atlas's space scales as it likes
+    ],
+)
+def test_a_nifti_header_that_contradicts_itself_is_said_to(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    """A flipped bit in pixdim, sform or qform would else lay every voxel somewhere else without a word."""
+    both = {"at252": ("h", 1), "at254": ("h", 1)}
+    found = read_nifti(nifti(tmp_path / "a.nii", **(both | change))).warnings
+    assert any(said in line for line in found) if said else not found

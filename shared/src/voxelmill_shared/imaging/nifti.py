@@ -45,6 +45,9 @@ _FARTHEST_MM = 1e6
 """A kilometre: nothing that lies further away, or is larger, was ever in a scanner."""
 _NEAREST_MM = 1e-7
 """The least length of a voxel: a ten-thousandth of a micrometre."""
+_RIGID = frozenset({1, 2})
+"""Codes of spaces in which a voxel has the size that the scanner gave it."""
+_SAME_SIZE = 0.01
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """The spatial part of xyzt_units: unknown (taken as mm), metre, mm, micrometre."""
 _VECTORS = frozenset({1005, 1006, 1007, 1010, 2003, 2004})
@@ -265,4 +268,32 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], list[str]]:
     volume = abs(np.linalg.det(affine[:3, :3])) / np.prod(lengths)
     if volume < 0.1:
         raise Unsupported.BAD_GEOMETRY.error(f"{name}: two axes of its affine point the same way")
-    return affine, ["the axes are not at right angles; the affine keeps the shear"] if volume < 0.9999 else []
+    warnings = ["the axes are not at right angles; the affine keeps the shear"] if volume < 0.9999 else []
+    return affine, [*warnings, *_contradictions(header)]
+
+
+def _contradictions(header: Any) -> list[str]:
+    """Return in what the three descriptions of a voxel's place contradict each other, as a line for people.
+
+    The sform is taken where there is one. In a scanner's space, or one aligned to it (codes 1 and 2), its columns are
+    as long as pixdim says, and the qform of the same code is the same; in others (an atlas) they need not be.
+    """
+    code = int(header["sform_code"])
+    if code not in _RIGID:
+        return []
+    sform = np.asarray(header.get_sform(), np.float64)
+    sizes = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
+    lengths = np.linalg.norm(sform[:3, :3], axis=0)
+    if not np.allclose(lengths, sizes, rtol=_SAME_SIZE):
+        one, other = (" x ".join(f"{size:.4g}" for size in three) for three in (lengths, sizes))
+        return [f"by its sform a voxel is {one}, by its pixdim {other}; the sform is taken"]
+    if int(header["qform_code"]) != code:
+        return []
+    try:
+        qform = np.asarray(header.get_qform(), np.float64)
+    except ValueError:  # quaternions that are none
+        return ["its qform makes no sense; the sform is taken"]
+    apart = float(np.abs((sform - qform)[:3] @ [*header.get_data_shape()[:3], 1]).max())
+    if not apart <= lengths.max():
+        return [f"its sform and its qform are up to {apart:.4g} apart at the last voxel; the sform is taken"]
+    return []
