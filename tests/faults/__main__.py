@@ -10,6 +10,7 @@ draws the same moment.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -57,20 +58,21 @@ def main() -> int:
     whole = arguments.fault is None
     names = list(FAULTS) if whole else arguments.fault
     found = Table.read(KEPT, arguments) if whole and not arguments.again else Table.of(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="voxelmill-faults-"))
     try:
         todo = [name for name in names if name not in found.rows]
         while todo:
+            folder = Path(tempfile.mkdtemp(prefix="voxelmill-faults-"))
+            all_good = True
             # A fault that has left something behind takes nothing to the next one.
             with Installation(folder) as installation:
-                while todo:
+                while todo and all_good:
                     row = run_fault(folder, installation, todo.pop(0), arguments)
                     found.rows[row.name] = row
                     if whole:
                         found.write(KEPT)
-                    if row.lost or row.duplicated:
-                        break
-            folder = Path(tempfile.mkdtemp(prefix="voxelmill-faults-"))
+                    all_good = not (row.lost or row.duplicated)
+            if all_good:
+                shutil.rmtree(folder)  # else the logs are wanted
     except MissingError as error:
         sys.stderr.write(f"faults: {error}\n")
         return 3

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import aio_pika
 from aio_pika.exceptions import AMQPError
+from yarl import URL
 
 from voxelmill_shared.transport.topology import EVENTS_EXCHANGE, TOPOLOGY, rung_name
 
@@ -176,8 +177,13 @@ class Broker:
 
     def _ask(self, question: Callable[[AbstractChannel], Awaitable[ResultT]]) -> ResultT:
         async def ask() -> ResultT:
-            async with await aio_pika.connect(self._url, timeout=5) as connection, connection.channel() as channel:
-                return await question(channel)
+            connection = aio_pika.Connection(URL(self._url))
+            try:
+                await connection.connect(timeout=5)
+                async with connection.channel() as channel:
+                    return await question(channel)
+            finally:
+                await connection.close()
 
         until = time.monotonic() + PATIENCE_SECONDS
         while True:

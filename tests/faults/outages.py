@@ -98,7 +98,9 @@ class ClockJumps(BaseFault):
     """
 
     def apply(self, run: Run) -> None:
-        """Move every stored time."""
+        """Wait until the timer of a series is set, then move every stored time."""
+        run.wait_until(lambda: _timers(run), "the timer of a series is set")
+        run.pass_time(run.random.uniform(0.0, 0.3))
         shift = run.random.choice(["+1 hour", "-1 hour"])
         columns = run.installation.rows(
             "SELECT table_name AS table, column_name AS column FROM information_schema.columns"
@@ -115,9 +117,16 @@ class ClockJumps(BaseFault):
             run.installation.rows(f"UPDATE {table} SET {moved}")  # noqa: S608 - names out of the database's own schema
 
 
+def _timers(run: Run) -> bool:
+    """Whether a series of this run waits for its timer."""
+    uids = [one.uid for one in run.work.series]
+    query = "SELECT 1 FROM ingest_series WHERE due_at IS NOT NULL AND series_instance_uid = ANY(%s)"
+    return bool(run.installation.rows(query, uids))
+
+
 OUTAGES = (
     StoreFails("store-fails", "S3 answers 503 or resets connections"),
     StoreSlow("store-slow", "S3 slow (1 KB/s)"),
     DiskFull("disk-full", "disk full in the work folders"),
-    ClockJumps("clock-jump", "clock jump of an hour"),
+    ClockJumps("clock-jump", "clock jump of an hour", at_once=True),
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -18,7 +20,7 @@ from voxelmill_shared.version import __version__
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("voxelmill")
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
+Standing: TypeAlias = "tuple[DocumentRef, StageRecord]"
+"""A stage's record, and where it lies."""
 TRANSFERS = 16
 """How many objects move at a time."""
 _READ_INSTANCES = frozenset({Stage.THUMBNAIL, Stage.SEGMENT})
@@ -58,8 +62,22 @@ class StageResults:
 
     stores: Stores
     stage: Stage
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
-    async def standing(self, keys: ResultKeys) -> tuple[DocumentRef, StageRecord] | None:
+    async def once(self, keys: ResultKeys, work: Callable[[], Awaitable[Standing]]) -> Standing:
+        """Return the record that stands, or do the work that writes it.
+
+        One message can be in hand twice: it was published again, or the broker was away and delivers it again while
+        this process is still at work. The second one waits for the first, and finds its record.
+        """
+        key = keys.stage_record(self.stage)
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            return await self.standing(keys) or await work()
+
+    async def standing(self, keys: ResultKeys) -> Standing | None:
         """Return the record if the stage's work is done: it was written last, so all that it names stands."""
         key = keys.stage_record(self.stage)
         try:

@@ -43,15 +43,13 @@ class MeshSeries:
     async def __call__(self, event: SeriesSegmented) -> Outcome:
         """Do the work unless its record stands, and say that it is done."""
         keys = ResultKeys.of(event)
-        standing = await self.results.standing(keys)
-        if standing is None:  # redelivered: the work is done, its event may not be
-            try:
-                standing = await self.work(event, keys)
-            except UnsupportedSeriesError as error:
-                return Reject(error.reason, error.code)
-            except ObjectMissingError as error:
-                return Reject(f"{error}; the segmentation's results were deleted", "input-gone")
-        reference, record = standing
+        try:
+            # Redelivered: the work is done, its event may not be.
+            reference, record = await self.results.once(keys, lambda: self.work(event, keys))
+        except UnsupportedSeriesError as error:
+            return Reject(error.reason, error.code)
+        except ObjectMissingError as error:
+            return Reject(f"{error}; the segmentation's results were deleted", "input-gone")
         return Done(
             (
                 SeriesMeshed(

@@ -39,19 +39,17 @@ class SegmentSeries:
         """Do the work unless its record stands, and say that it is done."""
         keys = ResultKeys.of(event)
         about = event.model_dump(include={"study_instance_uid", "series_instance_uid", "revision", "job_id"})
-        standing = await self.results.standing(keys)
-        if standing is None:  # redelivered: the work is done, its event may not be
-            try:
-                standing = await self.work(event, keys)
-            except NotApplicableError as error:
-                return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=str(error)),))
-            except UnsupportedSeriesError as error:
-                if error.code in NO_VOLUME:
-                    return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=error.reason),))
-                return Reject(error.reason, error.code)
-            except (UnfitPlanError, ModelRefusedError) as error:
-                return Reject(str(error), error.error_class)
-        reference, record = standing
+        try:
+            # Redelivered: the work is done, its event may not be.
+            reference, record = await self.results.once(keys, lambda: self.work(event, keys))
+        except NotApplicableError as error:
+            return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=str(error)),))
+        except UnsupportedSeriesError as error:
+            if error.code in NO_VOLUME:
+                return Done((StageSkipped(**about, stage=Stage.SEGMENT, reason=error.reason),))
+            return Reject(error.reason, error.code)
+        except (UnfitPlanError, ModelRefusedError) as error:
+            return Reject(str(error), error.error_class)
         quality = record.measurements.get("quality", ())
         artefacts = len(record.artefacts)
         return Done(

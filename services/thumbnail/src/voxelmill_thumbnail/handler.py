@@ -32,13 +32,11 @@ class ThumbnailSeries:
     async def __call__(self, event: SeriesValidated) -> Outcome:
         """Do the work unless its record stands, and say that it is done."""
         keys = ResultKeys.of(event)
-        standing = await self.results.standing(keys)
-        if standing is None:  # redelivered: the work is done, its event may not be
-            try:
-                standing = await self.work(event, keys)
-            except UnsupportedSeriesError as error:
-                return Reject(error.reason, error.code)
-        reference, record = standing
+        try:
+            # Redelivered: the work is done, its event may not be.
+            reference, record = await self.results.once(keys, lambda: self.work(event, keys))
+        except UnsupportedSeriesError as error:
+            return Reject(error.reason, error.code)
         return Done(
             (
                 SeriesThumbnailed(
