@@ -119,7 +119,7 @@ def _gzip(rng: Random, seeds: Seeds) -> Mutant:
     if kind in {"bomb", "far voxels"}:
         body = bytearray(plain[:352].ljust(352, b"\0"))
         if body[0] == 0x5C:
-            struct.pack_into("<8h", body, 40, 3, *rng.choice(((seeds.bomb_mib // 5,) * 3, (2, 2, 2))), 1, 1, 1, 1)
+            struct.pack_into("<8h", body, 40, 3, *rng.choice(((seeds.bomb_mib // 6,) * 3, (2, 2, 2))), 1, 1, 1, 1)
             struct.pack_into("<2h", body, 70, 2, 8)
             struct.pack_into("<f", body, 108, 352.0 if kind == "bomb" else rng.choice((3e8, 1e9, 1.07e9)))
         packed = gzipped(bytes(body), rng.choice((seeds.bomb_mib // 15, seeds.bomb_mib // 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from typing import TYPE_CHECKING
@@ -63,3 +64,16 @@ def test_a_refusal_that_names_another_object_is_one_line() -> None:
     r"""Keys hold whatever they like: `a\nb.dcm` once made two lines of a conflict."""
     refusal = Refusal(reason=Reason.CONFLICTING_INSTANCE, detail="inbox/a\nb\x1b[2J.dcm is the same instance")
     assert refusal.detail == "inbox/a\\nb\\x1b[2J.dcm is the same instance"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "../evil.dcm"])
+def test_a_bomb_in_a_member_that_is_not_taken_is_refused_before_it_is_inflated(tmp_path: Path, name: str) -> None:
+    """To come to the next member of a tar.gz, this one is inflated all the same: 3 GB of zeros from 3 MB."""
+    (tmp_path / "members").mkdir()
+    info = tarfile.TarInfo(name)
+    info.size = 300 << 20
+    job = UnpackJob(tmp_path / "a.tar.gz", ArchiveFormat.TAR_GZIP, tmp_path / "members")
+    job.archive.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10 << 20)))
+    with pytest.raises(ArchiveRefusedError) as error:
+        unpack(job, lambda _: None)
+    assert error.value.reason is Reason.ARCHIVE_TOO_LARGE

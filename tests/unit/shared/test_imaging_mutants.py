@@ -6,6 +6,7 @@ import gzip
 import resource
 import struct
 import time
+import tracemalloc
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -221,3 +222,19 @@ def test_a_nifti_header_that_contradicts_itself_is_said_to(tmp_path: Path, chang
     both = {"at252": ("h", 1), "at254": ("h", 1)}
     found = read_nifti(nifti(tmp_path / "a.nii", **(both | change))).warnings
     assert any(said in line for line in found) if said else not found
+
+
+@pytest.mark.parametrize(("slope", "kind"), [(2.0, np.int16), (0.5, np.float32), (9999.0, np.float32)])
+def test_a_rescaled_nifti_costs_little_more_than_its_result(tmp_path: Path, slope: float, kind: type) -> None:
+    """Not a volume of doubles and another to see whether they are whole: 17 bytes and more for each of a byte."""
+    made = nib.Nifti1Image(np.arange(8 << 20, dtype=np.uint8).reshape(8, 1024, 1024) % 7, np.eye(4))
+    made.header.set_slope_inter(slope, 3)
+    made.header["scl_slope"], made.header["scl_inter"] = slope, 3
+    (tmp_path / "a.nii").write_bytes(made.to_bytes())
+    tracemalloc.start()
+    volume = read_nifti(tmp_path / "a.nii")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.voxels.dtype == kind
+    assert volume.voxels.max() == 6 * slope + 3
+    assert peak < (8 << 20) * 12

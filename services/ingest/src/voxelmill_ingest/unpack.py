@@ -125,11 +125,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A member. `behind` are the bytes that are inflated to come to the next one even if this is not taken."""
+
     name: str
     size: int
     regular: bool
     encrypted: bool
     open: Callable[[], IO[bytes] | None]
+    behind: int = 0
 
 
 def unpack(job: UnpackJob, progress: Callable[[Any], None]) -> Contents:  # noqa: ARG001 - the child's calling convention
@@ -206,6 +209,7 @@ def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:
             regular=info.isreg(),
             encrypted=False,
             open=lambda info=info: archive.extractfile(info),  # type: ignore[misc] # as above
+            behind=max(0, archive.offset - info.offset_data),
         )
 
 
@@ -281,6 +285,8 @@ class _Unpacking:
             )
 
     def _refuse(self, entry: _Entry, reason: Reason, detail: str) -> None:
+        if self._job.format is ArchiveFormat.TAR_GZIP:
+            self._count(entry.behind)
         self._refused.append(RefusedMember(shown(entry.name), reason, detail, max(entry.size, 0)))
 
 

@@ -41,6 +41,7 @@ _ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the cla
 _BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, _ISAL_ERROR, HeaderDataError, ValueError, OverflowError)
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_LARGEST = float(np.finfo(np.float32).max)
 _FARTHEST_MM = 1e6
 """A kilometre: nothing that lies further away, or is larger, was ever in a scanner."""
 _NEAREST_MM = 1e-7
@@ -130,13 +131,30 @@ def _scaled(array: NiftiArray) -> tuple[Values, list[str]]:
             lowest = values[~broken].min()
             values = np.where(broken, lowest, values)
             warnings.append(f"{int(broken.sum())} voxels were not finite and are {lowest:g} now, the lowest value")
-    scaled = values
     if array.slope != 1 or array.intercept != 0:
+        return _rescaled(values, array.slope, array.intercept), warnings
+    if values.dtype == np.float64:
+        _check_range(float(values.min()), float(values.max()))
+    return narrow(values), warnings
+
+
+def _rescaled(values: NDArray[Any], slope: float, intercept: float) -> Values:
+    """Apply slope and intercept in double precision, slice by slice: a volume of doubles would be twice the result."""
+    scaled = np.empty(values.shape, np.float32)
+    low, high, whole = math.inf, -math.inf, True
+    for number, plane in enumerate(values):
         with np.errstate(over="ignore"):
-            scaled = values * np.float64(array.slope) + array.intercept
-    if scaled.dtype == np.float64 and max(-scaled.min(), scaled.max()) > np.finfo(np.float32).max:
+            exact = plane * np.float64(slope) + intercept
+        low, high = min(low, float(exact.min())), max(high, float(exact.max()))
+        _check_range(low, high)
+        whole = whole and bool(np.array_equal(exact, np.rint(exact)))
+        scaled[number] = exact
+    return scaled.astype(np.int16) if whole and low >= -32768 and high <= 32767 else scaled
+
+
+def _check_range(low: float, high: float) -> None:
+    if not max(-low, high) <= _LARGEST:
         raise Unsupported.UNSUPPORTED_VALUES.error("the values are beyond what 32-bit floats can hold")
-    return narrow(scaled), warnings
 
 
 def read_array(path: Path, number: int = 0) -> NiftiArray:
