@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from voxelmill_shared.privacy import recent_addresses, with_keys
 from voxelmill_shared.storage.keys import printable
 
 if TYPE_CHECKING:
@@ -20,3 +21,8 @@ def say(console: Console, line: str) -> None:
 def cell(text: str) -> Text:
     """Make a table's cell of a text that is not ours."""
     return Text(printable(text))
+
+
+def revealed(reason: str) -> str:
+    """Put the objects' own names into a reason of this process, which names them by digests."""
+    return with_keys(reason, recent_addresses()) if "#" in reason else reason

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from voxelmill_cli.console import say
+from voxelmill_cli.console import revealed, say
 from voxelmill_shared.events import (
     JobProgressed,
     ObjectRejected,
@@ -150,7 +150,7 @@ class Tracker:
             state.seconds[stage] = what.seconds
             if what.outcome == "retry":
                 self._display.line(
-                    f"{state.label}: {stage}: attempt {what.attempt} failed, trying again: {what.reason}"
+                    f"{state.label}: {stage}: attempt {what.attempt} failed, trying again: {revealed(what.reason)}"
                 )
             self._display.series(event.series_instance_uid, state)
 
@@ -169,7 +169,9 @@ class Tracker:
             self._display.series(event.series_instance_uid, state)
         elif isinstance(event, StageFailed):
             self.failed.append(event)
-            self._display.line(f"{event.subject()}: {event.stage} failed: {event.reason} ({event.error_class})")
+            self._display.line(
+                f"{event.subject()}: {event.stage} failed: {revealed(event.reason)} ({event.error_class})"
+            )
             known = self._states.get(event.series_instance_uid)
             if known is not None and event.stage in SHOWN:
                 known.stages[event.stage] = "failed"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from voxelmill_cli.console import cell, say
+from voxelmill_cli.console import cell, revealed, say
 from voxelmill_shared.events import Stage, Status
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def artefact_table(exported: Exported) -> Table:
         last = stage
     for stage, summary in receipt.stages.items():
         if summary.outcome != "done":
-            table.add_row(cell(f"{summary.outcome}: {summary.reason}"), "", stage, "", style="yellow")
+            table.add_row(cell(f"{summary.outcome}: {revealed(summary.reason)}"), "", stage, "", style="yellow")
     return table
 
 
@@ -107,7 +107,10 @@ def print_ending(console: Console, summary: RunSummary) -> None:
         line = f"rejected: {name}: the name is not UTF-8; rename it and run again (undecodable-name)"
         say(console, line)
     for failed in summary.failed:
-        say(console, f"failed: {_named(summary, failed)}: {failed.stage}: {failed.reason} ({failed.error_class})")
+        say(
+            console,
+            f"failed: {_named(summary, failed)}: {failed.stage}: {revealed(failed.reason)} ({failed.error_class})",
+        )
     for uid in summary.lost:
         say(console, f"failed: {uid}: not indexed; see `voxelmill status --data {summary.data}`")
     complete = sum(exported.receipt.status is Status.COMPLETE for exported in summary.exported)
@@ -181,7 +184,7 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
             for name in summary.unnamed
         ],
         "failed": [
-            {"subject": f.subject(), "stage": f.stage, "reason": f.reason, "error_class": f.error_class}
+            {"subject": f.subject(), "stage": f.stage, "reason": revealed(f.reason), "error_class": f.error_class}
             for f in summary.failed
         ],
         "lost": summary.lost,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Text, bindparam, cast, exists, func, insert, select, update
+from sqlalchemy.dialects import postgresql
 
 from voxelmill_index.upserts import clean
-from voxelmill_shared.catalog.chain import record_hash
+from voxelmill_shared.catalog.chain import FIELDS, FORM, content, record_hash
 from voxelmill_shared.catalog.tables import AUDIT, AUDIT_HEAD
+from voxelmill_shared.database import is_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,10 +18,40 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Making a statement costs more than running it, so each is made once.
-_KNOWN = select(AUDIT.c.number)
-_HEAD = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).with_for_update()
+_HEAD = select(
+    AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash, exists().where(AUDIT.c.event_id == bindparam("event_id")).label("known")
+)
 _APPEND = insert(AUDIT)
 _MOVE = update(AUDIT_HEAD)
+
+
+def _append_at_once() -> Any:
+    """Lock the head, chain the record and move the head in one statement: replicas wait while it and the commit last.
+
+    PostgreSQL has SHA-256 of its own. It reads the head again after it has waited for its lock, and the unique index
+    tells what another replica has recorded meanwhile.
+    """
+    head = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).with_for_update().cte("head")
+    number = head.c.number + 1
+    line = func.concat(
+        f'["{FORM}","', head.c.hash, '",', cast(number, Text), ",", bindparam("content", type_=Text), "]"
+    )
+    digest = func.encode(func.sha256(func.convert_to(line, "UTF8")), "hex", type_=Text)
+    values = [bindparam(name, type_=AUDIT.c[name].type).label(name) for name in FIELDS]
+    added = (
+        postgresql.insert(AUDIT)
+        .from_select(["number", "hash", *FIELDS], select(number, digest, *values).select_from(head))
+        .on_conflict_do_nothing(index_elements=["event_id"])
+        .returning(AUDIT.c.number, AUDIT.c.hash)
+        .cte("added")
+    )
+    # Where nothing was added the head stays. It is not joined to what was added: PostgreSQL would look for the number
+    # that the head had when the statement began.
+    new = {name: select(added.c[name]).scalar_subquery() for name in ("number", "hash")}
+    return update(AUDIT_HEAD).values(new).where(exists(select(added.c.number))).returning(AUDIT_HEAD.c.number)
+
+
+_AT_ONCE = _append_at_once()
 
 
 async def append(connection: AsyncConnection, record: Mapping[str, Any]) -> bool:
@@ -29,9 +61,10 @@ async def append(connection: AsyncConnection, record: Mapping[str, Any]) -> bool
     replicas wait for each other at the head, and never hold anything that one of them needs to get on.
     """
     row = clean(record)
-    head = (await connection.execute(_HEAD)).one()
-    # Only now: whoever held the head before may have recorded the same event.
-    if (await connection.execute(_KNOWN.where(AUDIT.c.event_id == row["event_id"]))).first():
+    if not is_sqlite(connection):
+        return (await connection.execute(_AT_ONCE, {**row, "content": content(row)})).first() is not None
+    head = (await connection.execute(_HEAD, {"event_id": row["event_id"]})).one()
+    if head.known:
         return False
     number = head.number + 1
     link = {"number": number, "hash": record_hash(head.hash, number, row)}

@@ -47,5 +47,10 @@ def record_hash(previous: str, number: int, record: Mapping[str, Any]) -> str:
     record
         Its content, by column.
     """
-    values = [FORM, previous, number, *(record[name] for name in FIELDS)]
-    return hashlib.sha256(_ENCODER.encode(values).encode("ascii")).hexdigest()
+    line = f'["{FORM}","{previous}",{number},{content(record)}]'
+    return hashlib.sha256(line.encode("ascii")).hexdigest()
+
+
+def content(record: Mapping[str, Any]) -> str:
+    """Return the part of the line that is the record's own: the values of `FIELDS`, without brackets."""
+    return _ENCODER.encode([record[name] for name in FIELDS])[1:-1]
