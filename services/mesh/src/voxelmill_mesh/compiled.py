@@ -1,25 +1,154 @@
-"""How the inner loops are compiled: once, kept on disk, without Python's lock."""
+"""How the inner loops are compiled: once, kept on disk, without Python's lock.
+
+numba keeps machine code by the file of the function alone. What other files put into it, functions that it calls and
+constants that it reads, may change without numba noticing, and the old code goes on being used. So it is kept here by
+the digest of all sources of the package: a folder for each, `voxelmill_mesh-DIGEST`, in the first of these places that
+can be written to: NUMBA_CACHE_DIR, `__pycache__` beside the sources, the user's cache. Where none can, it is compiled
+anew in every process.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+import numba
 from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any]")
 
 Array: TypeAlias = NDArray[Any]
 """An array inside compiled code, whose elements numba types."""
 
+_SOURCES = Path(__file__).parent
+_UNUSED_SECONDS = 7 * 86400.0
+"""Code of other sources that no process began with for so long is removed."""
+
+
+def _digest() -> str:
+    """Return the digest of all sources of the package, and of the compiler's version."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(_SOURCES.rglob("*.py")):
+        body = path.read_bytes()
+        digest.update(f"\n{path.relative_to(_SOURCES).as_posix()} {len(body)}\n".encode())
+        digest.update(body)
+    return digest.hexdigest()[:16]
+
+
+def _places() -> list[Path]:
+    given = [Path(place)] if (place := os.environ.get("NUMBA_CACHE_DIR")) else []
+    user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - never raises
+    return [*given, _SOURCES / "__pycache__", user / "voxelmill"]
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove what other sources than these left beside a folder, if it is long ago that a process began with it."""
+    for other in folder.parent.glob(f"{_SOURCES.name}-*"):
+        # Another process may do the same, or begin with it: then it is compiled once more.
+        with suppress(OSError):
+            if other != folder and time.time() - other.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _folder() -> Path | None:
+    """Return where the machine code of these sources is kept; None if nothing can be written anywhere."""
+    name = f"{_SOURCES.name}-{_digest()}"
+    for place in _places():
+        folder = place / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            os.utime(folder)
+        except OSError:
+            continue  # the next place may do: an installation is often read-only
+        _remove_unused(folder)
+        return folder
+    return None
+
+
+FOLDER = _folder()
+
+
+@contextmanager
+def _locked(kind: int) -> Iterator[None]:
+    """Let one process at a time write: numba's index and the code that it names are two files."""
+    with (cast("Path", FOLDER) / "lock").open("a") as file:
+        fcntl.flock(file, kind)
+        yield
+
+
+class _Locator:
+    """Says where the code of a function is kept. The folder is one of these sources, so nothing in it is ever old."""
+
+    def __init__(self, line: int) -> None:
+        self._line = line
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], _: str) -> _Locator:
+        return cls(function.__code__.co_firstlineno)
+
+    def ensure_cache_path(self) -> None:
+        """Nothing to do: the folder was made when the package was imported."""
+
+    def get_cache_path(self) -> str:
+        return str(FOLDER)
+
+    def get_source_stamp(self) -> str:
+        return ""
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Kept(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012 - as numba has it
+
+
+class _Cache(FunctionCache):
+    """Keeps a function's code. What cannot be kept or read, on a full disk say, the next process compiles again."""
+
+    _impl_class = _Kept
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(OSError), _locked(fcntl.LOCK_SH):
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError), _locked(fcntl.LOCK_EX):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def _compile(function: FunctionT, **options: bool) -> FunctionT:
+    dispatcher: Any = njit(nogil=True, error_model="numpy", **options)(function)
+    if FOLDER is not None:
+        # What `enable_caching` does, which knows only numba's own places.
+        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001 - there is no other way in
+    return cast("FunctionT", dispatcher)
+
 
 def compiled(function: FunctionT) -> FunctionT:
     """Compile a function of numbers and arrays at its first call.
 
-    The machine code is kept beside the source, or where NUMBA_CACHE_DIR says, so only the first run pays for it.
-    Numbers behave as in C: no division raises.
+    Its machine code is kept, so only the first run pays for it. Numbers behave as in C: no division raises.
     """
-    return cast("FunctionT", njit(cache=True, nogil=True, error_model="numpy")(function))
+    return _compile(function)
+
+
+def inlined(function: FunctionT) -> FunctionT:
+    """Compile a function that becomes part of each compiled function that calls it.
+
+    A call of its own would count references to every array that it is given, which takes longer than a few sums.
+    """
+    return _compile(function, forceinline=True)
