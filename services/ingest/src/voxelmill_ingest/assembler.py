@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from voxelmill_ingest.assembly import Decision, Wait
     from voxelmill_ingest.ledger import Ledger
@@ -42,6 +43,8 @@ log = structlog.get_logger("voxelmill")
 CLAIMED_AT_ONCE = 16
 GIVE_BACK_SECONDS = 2.0
 """How long giving back leases may take when a pass failed or was cancelled."""
+CLOCKS_APART = timedelta(seconds=10)
+"""How far the clocks of replicas may be apart."""
 LONGEST_SLEEP = 1.0
 """Seconds between looks at the table when nothing is known to be due: another replica may have set a timer."""
 
@@ -99,6 +102,7 @@ class Assembler:
         completed = 0
         while True:
             async with transaction(self.ledger.engine) as connection:
+                await self._mend_timers(connection)
                 claimed = await claim_due(
                     connection,
                     series,
@@ -117,6 +121,16 @@ class Assembler:
             except BaseException:
                 await self._give_back(left)
                 raise
+
+    async def _mend_timers(self, connection: AsyncConnection) -> None:
+        """Set the timers anew that the clock of today could not have set: it was put back since, by an hour say.
+
+        They count from now then, or the series would wait as long as the clock was put back.
+        """
+        patience, now = self.ledger.patience, self.ledger.now()
+        longest = max(patience.geometry, patience.quiet, patience.upload)
+        set_ahead = series.c.due_at > now + longest + CLOCKS_APART
+        await connection.execute(update(series).where(set_ahead).values(due_at=now, changed_at=now))
 
     async def _give_back(self, claimed: Iterable[Row[Any]]) -> None:
         """Give up the leases of series that were not looked at, so that nobody waits for their end.
