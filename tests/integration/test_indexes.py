@@ -202,6 +202,8 @@ async def ask_the_catalog(connection: AsyncConnection) -> None:
     await catalog.series_jobs(connection, "s7")
     await catalog.find_job(connection, "j7")
     await catalog.artefacts(connection, keys)
+    await catalog.addresses(connection, ["inbox#0123456789abcdef"])
+    await catalog.get_object(connection, "inbox/key-7")
     await catalog.objects(connection, limit=20)
     await catalog.objects(connection, status=ObjectStatus.REJECTED, limit=20)
     for condition in ({"uid": "st7"}, {"job_id": "j200"}, {"what": "series.validated.v1"}, {}):

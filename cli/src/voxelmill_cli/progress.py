@@ -160,7 +160,7 @@ class Tracker:
         elif isinstance(event, ObjectRejected):
             self.rejected[event.object.address()] = event
             if event.severity is Severity.REJECT:
-                self._display.line(f"{event.object.key}: rejected: {event.detail} ({event.reason})")
+                self._display.line(f"{event.object.key}: rejected: {revealed(event.detail)} ({event.reason})")
         elif isinstance(event, StageSkipped):
             state = self._state(event)
             state.stages[event.stage] = "skipped"

@@ -141,7 +141,7 @@ def _named(summary: RunSummary, failed: StageFailed) -> str:
 
 def _list_objects(console: Console, word: str, objects: list[ObjectRejected]) -> None:
     for event in objects[:LISTED]:
-        line = f"{word}: {event.object.key}: {event.detail} ({event.reason})"
+        line = f"{word}: {event.object.key}: {revealed(event.detail)} ({event.reason})"
         say(console, line)
     if len(objects) > LISTED:
         console.print(f"{word}: {len(objects) - LISTED} more; `--json` lists them all", highlight=False)
@@ -151,7 +151,7 @@ def as_json(summary: RunSummary) -> dict[str, Any]:
     """Give a run's summary as data, for `--json`."""
 
     def objects(events: list[ObjectRejected]) -> list[dict[str, str]]:
-        return [{"object": e.object.key, "reason": e.reason, "detail": e.detail} for e in events]
+        return [{"object": e.object.key, "reason": e.reason, "detail": revealed(e.detail)} for e in events]
 
     return {
         "destination": summary.destination,

@@ -15,6 +15,7 @@ from voxelmill_ingest.findings import Deidentified, Finding, Instance, Refusal, 
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError
 from voxelmill_shared.events import Envelope, ObjectRef, Severity
+from voxelmill_shared.privacy import object_digest
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -161,7 +162,7 @@ class Books:
             if one.rival is None or one.rival.reference != other:
                 raise ConflictError(other)
             if one.rival.stands:
-                detail = f"{other.address()} is the same instance with other content"
+                detail = f"{object_digest(other.address())} is the same instance with other content"
                 return _refused(found, Reason.CONFLICTING_INSTANCE, detail), False
         self.instances[here] = mine
         return found, True
