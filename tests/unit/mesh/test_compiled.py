@@ -71,7 +71,17 @@ def test_the_next_process_need_not_compile(package: Path) -> None:
     again = load()
     assert again(10) == 11
     assert sum(again.stats.cache_hits.values()) == 1
-    assert [path.parent for path in package.rglob("*.nbi")] == [sys.modules["small_package.compiled"].FOLDER]
+    assert len(list((package / "__pycache__").glob("small_package-*/*.nbi"))) == 1
+
+
+def test_a_change_in_a_file_that_it_does_not_import_costs_nothing(package: Path) -> None:
+    """Compiling all takes half a minute: what does not matter to a function leaves its code as it is."""
+    (package / "other.py").write_text("A = 1\n")
+    load()(10)
+    (package / "other.py").write_text("A = 2\n")
+    again = load()
+    assert again(10) == 11
+    assert sum(again.stats.cache_hits.values()) == 1
 
 
 def test_sources_that_cannot_be_written_to_are_compiled_for_the_user(package: Path, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 numba keeps machine code by the file of the function alone. What other files put into it, functions that it calls and
 constants that it reads, may change without numba noticing, and the old code goes on being used. So it is kept here by
-the digest of all sources of the package: a folder for each, `voxelmill_mesh-DIGEST`, in the first of these places that
-can be written to: NUMBA_CACHE_DIR, `__pycache__` beside the sources, the user's cache. Where none can, it is compiled
-anew in every process.
+the digest of all sources of the package that the function's module imports, itself and by what it imports: a folder
+for each, `voxelmill_mesh-DIGEST`, in the first of these places that can be written to: NUMBA_CACHE_DIR, `__pycache__`
+beside the sources, the user's cache. Where none can, it is compiled anew in every process.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -33,17 +35,32 @@ Array: TypeAlias = NDArray[Any]
 """An array inside compiled code, whose elements numba types."""
 
 _SOURCES = Path(__file__).parent
+_NAMES = rf"\b{_SOURCES.name}\.([\w.]+)".encode()
+"""Modules of the package, in a source."""
 _UNUSED_SECONDS = 7 * 86400.0
 """Code of other sources that no process began with for so long is removed."""
 
 
-def _digest() -> str:
-    """Return the digest of all sources of the package, and of the compiler's version."""
+def _imported(body: bytes) -> list[Path]:
+    """Return the files of the package that a source names, imported or not."""
+    names = [name.decode() for name in re.findall(_NAMES, body)]
+    paths = (_SOURCES.joinpath(*name.split(".")).with_suffix(".py") for name in names)
+    return [path for path in paths if path.is_file()]
+
+
+def _digest(source: Path) -> str:
+    """Return the digest of a source and all that it imports of the package, and of the compiler's version."""
+    bodies: dict[Path, bytes] = {}
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in bodies:
+            bodies[path] = path.read_bytes()
+            waiting += _imported(bodies[path])
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(_SOURCES.rglob("*.py")):
-        body = path.read_bytes()
-        digest.update(f"\n{path.relative_to(_SOURCES).as_posix()} {len(body)}\n".encode())
-        digest.update(body)
+    for path in sorted(bodies):
+        digest.update(f"\n{path.name} {len(bodies[path])}\n".encode())
+        digest.update(bodies[path])
     return digest.hexdigest()[:16]
 
 
@@ -62,9 +79,10 @@ def _remove_unused(folder: Path) -> None:
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def _folder() -> Path | None:
-    """Return where the machine code of these sources is kept; None if nothing can be written anywhere."""
-    name = f"{_SOURCES.name}-{_digest()}"
+@cache
+def _folder(source: Path) -> Path | None:
+    """Return where the machine code of a source is kept; None if nothing can be written anywhere."""
+    name = f"{_SOURCES.name}-{_digest(source)}"
     for place in _places():
         folder = place / name
         try:
@@ -78,13 +96,10 @@ def _folder() -> Path | None:
     return None
 
 
-FOLDER = _folder()
-
-
 @contextmanager
-def _locked(kind: int) -> Iterator[None]:
+def _locked(folder: str, kind: int) -> Iterator[None]:
     """Let one process at a time write: numba's index and the code that it names are two files."""
-    with (cast("Path", FOLDER) / "lock").open("a") as file:
+    with Path(folder, "lock").open("a") as file:
         fcntl.flock(file, kind)
         yield
 
@@ -92,18 +107,19 @@ def _locked(kind: int) -> Iterator[None]:
 class _Locator:
     """Says where the code of a function is kept. The folder is one of these sources, so nothing in it is ever old."""
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, folder: Path | None, line: int) -> None:
+        self._folder = folder
         self._line = line
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], _: str) -> _Locator:
-        return cls(function.__code__.co_firstlineno)
+        return cls(_folder(Path(function.__code__.co_filename)), function.__code__.co_firstlineno)
 
     def ensure_cache_path(self) -> None:
-        """Nothing to do: the folder was made when the package was imported."""
+        """Nothing to do: the folder was made when the function was."""
 
     def get_cache_path(self) -> str:
-        return str(FOLDER)
+        return str(self._folder)
 
     def get_source_stamp(self) -> str:
         return ""
@@ -122,17 +138,17 @@ class _Cache(FunctionCache):
     _impl_class = _Kept
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with suppress(OSError), _locked(fcntl.LOCK_SH):
+        with suppress(OSError), _locked(self.cache_path, fcntl.LOCK_SH):
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError), _locked(fcntl.LOCK_EX):
+        with suppress(OSError), _locked(self.cache_path, fcntl.LOCK_EX):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
-def _compile(function: FunctionT, **options: bool) -> FunctionT:
-    dispatcher: Any = njit(nogil=True, error_model="numpy", **options)(function)
-    if FOLDER is not None:
+def _compile(function: FunctionT, *, forceinline: bool) -> FunctionT:
+    dispatcher: Any = njit(nogil=True, error_model="numpy", forceinline=forceinline)(function)
+    if _folder(Path(function.__code__.co_filename)) is not None:
         # What `enable_caching` does, which knows only numba's own places.
         dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001 - there is no other way in
     return cast("FunctionT", dispatcher)
@@ -143,7 +159,7 @@ def compiled(function: FunctionT) -> FunctionT:
 
     Its machine code is kept, so only the first run pays for it. Numbers behave as in C: no division raises.
     """
-    return _compile(function)
+    return _compile(function, forceinline=False)
 
 
 def inlined(function: FunctionT) -> FunctionT:
