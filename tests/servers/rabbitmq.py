@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,10 +18,10 @@ from stack.rabbitmq import PORTS, PROGRAMS, RabbitMQ, is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TRIES = 5
 CONTROL_SECONDS = 60
+VIRTUAL_HOSTS_AT_ONCE = 12
 
 
 class RabbitMQServer(PrivateServer):
@@ -135,25 +137,35 @@ def rabbitmq_url(rabbitmq: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def rabbitmq_vhost_url(rabbitmq: dict[str, str]) -> Iterator[str]:
+def rabbitmq_vhost_url(rabbitmq: dict[str, str]) -> str:
     """Give the address of a fresh, empty virtual host, for tests that use Voxelmill's own queue names.
 
-    On a broker of VOXELMILL_TEST_BROKER_URL it is that broker as it is: virtual hosts are its administrator's.
+    It goes when the private broker does. On a broker of VOXELMILL_TEST_BROKER_URL it is that broker as it is: virtual
+    hosts are its administrator's.
     """
     if "environment" not in rabbitmq:
-        yield rabbitmq["url"]
-        return
-    environment = json.loads(rabbitmq["environment"])
-    name = f"test-{uuid.uuid4().hex[:16]}"
-    _control(
-        environment,
-        f'rabbit_vhost:add(<<"{name}">>, <<"test">>), rabbit_auth_backend_internal:set_permissions('
-        f'<<"voxelmill">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).',
+        return rabbitmq["url"]
+    return urlunsplit(
+        urlsplit(rabbitmq["url"])._replace(path=f"/{_take_virtual_host(json.loads(rabbitmq['environment']))}")
     )
-    try:
-        yield urlunsplit(urlsplit(rabbitmq["url"])._replace(path=f"/{name}"))
-    finally:
-        _control(environment, f'rabbit_vhost:delete(<<"{name}">>, <<"test">>).')
+
+
+def _take_virtual_host(environment: dict[str, str]) -> str:
+    """Take a virtual host from those that stand ready. They are made by the dozen: the broker's tool is slow to start."""
+    ready = Path(environment["HOME"]) / "virtual-hosts.json"
+    with ready.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        names = json.loads(ready.read_text()) if ready.exists() else []
+        if not names:
+            names = [f"test-{uuid.uuid4().hex[:16]}" for _ in range(VIRTUAL_HOSTS_AT_ONCE)]
+            listed = ", ".join(f'<<"{name}">>' for name in names)
+            _control(
+                environment,
+                f'[begin rabbit_vhost:add(Name, <<"test">>), rabbit_auth_backend_internal:set_permissions('
+                f'<<"voxelmill">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"test">>) end || Name <- [{listed}]].',
+            )
+        ready.write_text(json.dumps(names[1:]))
+    return names[0]
 
 
 def _control(environment: dict[str, str], expression: str) -> None:
