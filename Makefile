@@ -88,11 +88,7 @@ images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=do
 images-totalsegmentator:  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
 	@tools/images --totalsegmentator "$(TORCH)" --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
-images-faults: setup-dev  ## Apply every fault to real processes, 10 times each, and write docs/faults.md [ARGS="--fault NAME --runs N --seed S"]
-	@tools/setup servers
-	@PYTHONPATH=tests:tools:bench $(BIN)/python -m faults $(ARGS)
-
-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
+images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
 	@tools/setup stack
 	@tools/images --check --tag "$(TAG)" $(if $(WEIGHTS),--totalsegmentator "$(TORCH)" --weights "$(WEIGHTS)")
 

@@ -46,7 +46,7 @@ def object_digest(address: str) -> str:
     bucket, separator, key = address.partition("/")
     if not separator:
         return address
-    return f"{bucket}#{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:DIGEST_DIGITS]}"
+    return f"{bucket}#{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:DIGEST_DIGITS]}"
 
 
 def addresses_in(data: Mapping[str, Any]) -> list[str]:
