@@ -37,7 +37,7 @@ def test_the_environment_names_model_task_resolution_and_weights(monkeypatch: py
 
 def test_empty_variables_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files hand on what is not set as empty."""
-    for name in ("TASK", "RESOLUTION", "WEIGHTS_DIGEST"):
+    for name in ("TASK", "RESOLUTION", "WEIGHTS_DIGEST", "MAX_ERROR_MM"):
         monkeypatch.setenv(f"VOXELMILL_{name}", "")
     assert IngestSettings().plan() == Plan()
 

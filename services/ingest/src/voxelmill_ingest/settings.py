@@ -90,9 +90,9 @@ class IngestSettings(SharedSettings):
         None, validate_default=True, description="the secret that pseudonyms are made with: 32 characters or more"
     )
 
-    @field_validator("resolution", mode="before")
+    @field_validator("resolution", "max_error_mm", mode="before")
     @classmethod
-    def _no_resolution(cls, value: object) -> object:
+    def _none_if_empty(cls, value: object) -> object:
         return None if value == "" else value  # compose files hand on variables that are not set as empty ones
 
     @field_validator("task")
