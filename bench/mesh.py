@@ -48,7 +48,8 @@ _NOTHING_MM = 1e-6
 """Positions are float32: 0.06 um at a metre, less than this at a hand's breadth."""
 
 _HEADINGS = [
-    "way", "CPU s", "wall s", "peak MiB", "triangles", "closed", "pinched", "double", "volume % mean", "p95", "worst",
+    "way", "CPU s", "wall s", "peak MiB", "triangles", "sound", "closed", "pinched", "double", "flat",
+    "inverted", "volume % mean", "p95", "worst",
     "distance mm mean", "p99", "max", "gap mm mean", "p95", "gap before p95",
 ]  # fmt: skip
 
@@ -97,9 +98,8 @@ class Grid:
                     f"{cost.total_wall:.2f}",
                     f"{cost.peak_mib:.0f}",
                     str(after.triangles),
-                    f"{after.closed} ({before.closed} before)",
-                    str(after.pinched),
-                    str(after.double),
+                    f"{after.sound} ({before.sound} before)",
+                    *(str(count) for count in (after.closed, after.pinched, after.double, after.flat, after.inverted)),
                     *(f"{value:.2f}" for value in (after.volume.mean, after.volume.p95, after.volume.max)),
                     *(f"{value:.3f}" for value in (after.distance.mean, after.distance.p99, after.distance.max)),
                     f"{after.gap.mean:.4f}",
@@ -134,11 +134,11 @@ class Grid:
         before, after = self.judgements[OURS]["before"], self.judgements[OURS]["after"]
         ours = self.costs[OURS].total_cpu
         aims = {
-            "closed": Aim(after.closed, LABELS, at_most=False),
-            "pinched_or_double": Aim(after.pinched + after.double, 0, at_most=True),
+            "closed_and_manifold": Aim(after.sound, LABELS, at_most=False),
             "volume_percent_mean": Aim(after.volume.mean, 0.3, at_most=True),
             "volume_percent_p95": Aim(after.volume.p95, 1.0, at_most=True),
             "volume_percent_worst": Aim(after.volume.max, 3.0, at_most=True),
+            "distance_mm_p99": Aim(after.distance.p99, float(np.linalg.norm(self._spacing)), at_most=True),
             "gap_mm_p95": Aim(after.gap.p95, 0.03, at_most=True),
             "gap_mm_max_before_decimation": Aim(before.gap.max, _NOTHING_MM, at_most=True),
         }

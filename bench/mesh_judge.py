@@ -1,7 +1,8 @@
 """What is a set of surfaces worth? Topology, volume, distance and gaps, by arithmetic that no maker of them shares.
 
 - closed: every edge, with its direction, belongs to one face, and its reverse to one other; no face has a corner twice.
-- volume: of the surface, by the divergence theorem, against the count of the label's voxels.
+- sound: closed, one fan of faces at each vertex, no face twice or without area, seen from outside.
+- volume: of the surface, by the divergence theorem with its sign, against the count of the label's voxels.
 - distance: points spread evenly over the surface, to the marching cubes (Lewiner's, scikit-image) of the label, and as
   many points of these to the surface: what is missing counts as what is too much.
 - gap: at faces between voxels of two labels, two voxels or more from any other label, the nearest point of the one
@@ -74,17 +75,25 @@ class Topology:
     double: int
     flat: int
 
+    @property
+    def sound(self) -> bool:
+        """Whether the surface is a closed manifold whose faces all have an area."""
+        return self.closed and not (self.pinched or self.double or self.flat)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the judge says of all surfaces of one way. Volumes in percent, lengths in mm.
 
+    `sound` are those that are closed manifolds without flat faces and look outward; `inverted` look inward, and their
+    error of volume is about 200 %.
     `worst` names the labels with the largest errors of volume; a label without a surface has an error of 100 %.
     `farthest` names those with the largest distances: where a part is lost, or was not there.
     """
 
     labels: int
     triangles: int
+    sound: int
     closed: int
     pinched: int
     double: int
@@ -189,11 +198,12 @@ class Judge:
             pairs = [(meshes[a], meshes[b], at) for (a, b), at in self._boundaries.items() if {a, b} <= meshes.keys()]
             gaps = list(pool.map(_gaps, pairs))
         volumes = {label: mesh.volume() for label, mesh in meshes.items()}
-        errors = {label: 100 * abs(abs(volumes.get(label, 0.0)) / self._volumes[label] - 1) for label in self._boxes}
+        errors = {label: 100 * abs(volumes.get(label, 0.0) / self._volumes[label] - 1) for label in self._boxes}
         each = topologies.values()
         return Judgement(
             labels=len(self._boxes),
             triangles=sum(len(mesh.faces) for mesh in meshes.values()),
+            sound=sum(one.sound and volumes[label] > 0 for label, one in topologies.items()),
             closed=sum(one.closed for one in each),
             pinched=sum(one.pinched for one in each),
             double=sum(one.double for one in each),
