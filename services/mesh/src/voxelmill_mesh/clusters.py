@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.cells import REGULAR_CELLS
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def _middles() -> NDArray[np.int64]:
 _MIDDLES = _middles()
 
 
-@compiled
+@inlined
 def _cell_number(other: Array, x: int, y: int, z: int, step: int) -> int:
     """Return the number of a cell (`cells`) whose first corner is a voxel of the block."""
     base = x + 3 * y + 9 * z
@@ -50,7 +50,7 @@ def _cell_number(other: Array, x: int, y: int, z: int, step: int) -> int:
     return number
 
 
-@compiled
+@inlined
 def _is_simple(  # noqa: C901, PLR0912 - one test after another, each as cheap as it can be
     labels: Array, z: int, y: int, x: int, free: Array, other: Array, table: Array, middles: Array
 ) -> bool:
@@ -89,10 +89,11 @@ def _is_simple(  # noqa: C901, PLR0912 - one test after another, each as cheap a
 
 
 @compiled
-def _merge(labels: Array, centres: Array, free: Array, table: Array, middles: Array, merged: Array) -> int:
+def _merge(
+    labels: Array, centres: Array, free: Array, table: Array, middles: Array, merged: Array, places: Array, other: Array
+) -> int:
+    """Number what the vertices become; the last two are room for work: blocks' numbers by place, a block's voxels."""
     slices, rows, columns = labels.shape
-    places = np.full((rows // 2 + 1, columns // 2 + 1), -1, np.int32)
-    other = np.empty(27, np.bool_)
     layer = -1
     count = 0
     for v in range(centres.shape[0]):
@@ -131,5 +132,7 @@ def merge_blocks(
         For each label, whether its boundary may be made coarser.
     """
     merged = np.empty(len(net.vertices), np.int32)
-    count = _merge(labels, net.vertices, free, REGULAR_CELLS, _MIDDLES, merged)
+    _, rows, columns = labels.shape
+    places, other = np.empty((rows // 2 + 1, columns // 2 + 1), np.int32), np.empty(27, np.bool_)
+    count = _merge(labels, net.vertices, free, REGULAR_CELLS, _MIDDLES, merged, places, other)
     return merged, int(count)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import inlined
 from voxelmill_mesh.complexes import CURVE, DISC, others
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SLIVER = 0.1
 it was, and then it must get better."""
 
 
-@compiled
+@inlined
 def gather_star(u: int, heads: Array, ring: Array, corners: Array, star: Array) -> int:
     """Write the corners at a vertex, each with the two other vertices of its face; return how many, -1 if too many.
 
@@ -39,7 +39,7 @@ def gather_star(u: int, heads: Array, ring: Array, corners: Array, star: Array) 
             return count
 
 
-@compiled
+@inlined
 def spoils(u: int, v: int, star: Array, vertices: Array, x: float, y: float, z: float) -> bool:
     """Tell whether moving u to (x, y, z) folds a face around u, or makes a sliver; faces with v will be gone."""
     for i in range(star.shape[0]):
@@ -71,7 +71,7 @@ def spoils(u: int, v: int, star: Array, vertices: Array, x: float, y: float, z: 
     return False
 
 
-@compiled
+@inlined
 def _has(star: Array, w: int) -> bool:
     """Tell whether a vertex is one of a star's rim."""
     for i in range(star.shape[0]):  # noqa: SIM110 - compiled: a generator would not be
@@ -80,7 +80,7 @@ def _has(star: Array, w: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _on_edge(star: Array, v: int, w: int) -> bool:
     """Tell whether a star has a face with both v and w."""
     for i in range(star.shape[0]):  # noqa: SIM110 - compiled: a generator would not be
@@ -89,7 +89,7 @@ def _on_edge(star: Array, v: int, w: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _closes(star: Array, v: int) -> bool:
     """Tell whether a star has a face without v whose two other vertices both lie across the edge to v."""
     for i in range(star.shape[0]):
@@ -99,7 +99,7 @@ def _closes(star: Array, v: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _count_with(star: Array, w: int) -> int:
     count = 0
     for i in range(star.shape[0]):
@@ -108,7 +108,7 @@ def _count_with(star: Array, w: int) -> int:
     return count
 
 
-@compiled
+@inlined
 def keeps_topology(u: int, v: int, star: Array, other: Array, kinds: Array) -> bool:
     """Tell whether u may go into v, whose kind is no lower: their links share no more than the link of the edge.
 
@@ -130,7 +130,7 @@ def keeps_topology(u: int, v: int, star: Array, other: Array, kinds: Array) -> b
     return not (_closes(star, v) and _closes(other, u))
 
 
-@compiled
+@inlined
 def far_from_triangle(p: Array, a: Array, b: Array, c: Array) -> float:
     """Return the square of the distance of a point from a triangle (Ericson, Real-Time Collision Detection, 5.1.5)."""
     abx, aby, abz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
@@ -160,7 +160,7 @@ def far_from_triangle(p: Array, a: Array, b: Array, c: Array) -> float:
     return float(min(least, (bpx - s * bcx) ** 2 + (bpy - s * bcy) ** 2 + (bpz - s * bcz) ** 2))
 
 
-@compiled
+@inlined
 def far_from_star(point: Array, u: int, v: int, star: Array, other: Array, vertices: Array, place: Array) -> float:
     """Return how far a point is from the faces of u and v as they are once both have gone to a place."""
     least = np.inf

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 from voxelmill_mesh.quadrics import add_line, add_plane, optimum
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def link_corners(corners: Array, vertex_count: int) -> tuple[Array, Array]:
     return heads, ring
 
 
-@compiled
+@inlined
 def others(c: int, corners: Array) -> tuple[int, int]:
     """Return the two other vertices of the face of a corner, in their order."""
     base = c & ~3
@@ -102,7 +102,7 @@ def others(c: int, corners: Array) -> tuple[int, int]:
     return corners[base + (0b001001 >> twice & 3)], corners[base + (0b010010 >> twice & 3)]
 
 
-@compiled
+@inlined
 def count_faces(v: int, w: int, heads: Array, ring: Array, corners: Array) -> int:
     """Return how many faces have both vertices."""
     count = 0
@@ -115,7 +115,7 @@ def count_faces(v: int, w: int, heads: Array, ring: Array, corners: Array) -> in
             return count
 
 
-@compiled
+@inlined
 def _find(nodes: Array, count: int, w: int) -> int:
     for i in range(count):
         if nodes[i] == w:
@@ -123,7 +123,7 @@ def _find(nodes: Array, count: int, w: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _kind(  # noqa: C901, PLR0912 - one walk around a vertex, one answer for each shape of its link
     v: int, heads: Array, ring: Array, corners: Array, nodes: Array, arcs: Array, degrees: Array
 ) -> int:
@@ -172,7 +172,7 @@ def _kind(  # noqa: C901, PLR0912 - one walk around a vertex, one answer for eac
     return CURVE if total == arc_count else CORNER
 
 
-@compiled
+@inlined
 def _walk(start: int, arcs: Array, arc_count: int, degrees: Array, first: int) -> tuple[int, int]:
     """Go along a link from a node over an arc, to the next node that is no mere way point; return arcs and node."""
     arc = start
@@ -189,21 +189,17 @@ def _walk(start: int, arcs: Array, arc_count: int, degrees: Array, first: int) -
 
 
 @compiled
-def classify(kinds: Array, corners: Array, unknown: int) -> None:
-    """Replace the kinds that are `unknown` by what the complex is there."""
-    heads, ring = link_corners(corners, kinds.size)
-    nodes = np.empty(2 * LARGEST_STAR, np.int32)
-    arcs = np.empty((LARGEST_STAR, 2), np.int32)
-    degrees = np.empty(2 * LARGEST_STAR, np.int32)
+def _classify(
+    kinds: Array, heads: Array, ring: Array, corners: Array, unknown: int, nodes: Array, arcs: Array, degrees: Array
+) -> None:
     for v in range(kinds.size):
         if kinds[v] == unknown:
             kinds[v] = _kind(v, heads, ring, corners, nodes, arcs, degrees) if heads[v] >= 0 else CORNER
 
 
 @compiled
-def net_quadrics(vertices: Array, quads: Array, merged: Array, count: int) -> Array:
-    """Return the quadrics of a net's quads at the vertices into which its own are merged."""
-    quadrics = np.zeros((count, 10))
+def net_quadrics(vertices: Array, quads: Array, merged: Array, quadrics: Array) -> None:
+    """Add the quadrics of a net's quads to those of the vertices into which its own are merged."""
     for q in range(quads.shape[0]):
         a, b, c, d = vertices[quads[q, 0]], vertices[quads[q, 1]], vertices[quads[q, 2]], vertices[quads[q, 3]]
         px, py, pz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
@@ -219,10 +215,9 @@ def net_quadrics(vertices: Array, quads: Array, merged: Array, count: int) -> Ar
         for k in range(4):
             v = quads[q, k]
             add_plane(quadrics[merged[v]], nx, ny, nz, offset, length / 8, vertices[v])
-    return quadrics
 
 
-@compiled
+@inlined
 def _ring_of(quads: Array, q: int, merged: Array, ring: Array) -> int:
     """Write the different corners of a quad after merging; return how many they are, 0 if no face is left."""
     count = 0
@@ -300,9 +295,8 @@ def _places(vertices: Array, merged: Array, quadrics: Array, regular: Array, rea
 
 
 @compiled
-def _add_curves(kinds: Array, places: Array, quadrics: Array, corners: Array) -> None:
+def _add_curves(kinds: Array, places: Array, quadrics: Array, heads: Array, ring: Array, corners: Array) -> None:
     """Add to the quadrics of the vertices of curves how far a place is from the curves' lines."""
-    heads, ring = link_corners(corners, kinds.size)
     for v in range(kinds.size):
         if kinds[v] != CURVE and kinds[v] != CORNER:
             continue
@@ -316,6 +310,18 @@ def _add_curves(kinds: Array, places: Array, quadrics: Array, corners: Array) ->
             c = ring[c]
             if c == start:
                 break
+
+
+def classify(
+    kinds: NDArray[np.uint8],
+    heads: NDArray[np.int32],
+    ring: NDArray[np.int32],
+    corners: NDArray[np.int32],
+    unknown: int,
+) -> None:
+    """Replace the kinds that are `unknown` by what the complex is there (`link_corners` for `heads` and `ring`)."""
+    nodes, degrees = np.empty((2, 2 * LARGEST_STAR), np.int32)
+    _classify(kinds, heads, ring, corners, unknown, nodes, np.empty((LARGEST_STAR, 2), np.int32), degrees)
 
 
 @compiled
@@ -369,10 +375,12 @@ def make_complex(
         places = placed.astype(np.float64)
         faces, sides = _triangulate(places, net.quads, net.sides, merged, flipped)
         return Complex(places, faces, sides, np.full(count, CORNER, np.uint8), np.empty((0, 10)), origin)
-    quadrics = net_quadrics(placed, net.quads, merged, count)
+    quadrics = np.zeros((count, 10))
+    net_quadrics(placed, net.quads, merged, quadrics)
     places, kinds = _places(placed, merged, quadrics, net.regular, float(np.linalg.norm(matrix, axis=0).max()))
     faces, sides = _triangulate(places, net.quads, net.sides, merged, flipped)
     corners = corners_of(faces)
-    classify(kinds, corners, _UNKNOWN)
-    _add_curves(kinds, places, quadrics, corners)
+    heads, ring = link_corners(corners, count)
+    classify(kinds, heads, ring, corners, _UNKNOWN)
+    _add_curves(kinds, places, quadrics, heads, ring, corners)
     return Complex(places, faces, sides, kinds, quadrics, origin)

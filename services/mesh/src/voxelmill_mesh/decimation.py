@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.collapse_rules import far_from_star, gather_star, keeps_topology, spoils
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 from voxelmill_mesh.complexes import CORNER, DISC, LARGEST_STAR, Complex, corners_of, link_corners, others
 from voxelmill_mesh.quadrics import cost_limit, error_at, optimum, weight_of
+from voxelmill_mesh.surface import count_sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ PASS_SHARE = 0.8
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
 
 
-@compiled
+@inlined
 def _place(u: int, v: int, vertices: Array, kinds: Array, quadrics: Array) -> tuple[float, float, float, float]:
     """Return where the vertex of two goes, and at what cost; a vertex goes into one of a higher kind, not beside it."""
     if kinds[u] == kinds[v]:
@@ -47,7 +48,7 @@ def _place(u: int, v: int, vertices: Array, kinds: Array, quadrics: Array) -> tu
     return x, y, z, error_at(quadrics[u], quadrics[v], x, y, z)
 
 
-@compiled
+@inlined
 def _cheapest(
     u: int, heads: Array, ring: Array, corners: Array, vertices: Array, kinds: Array, quadrics: Array, refused: int
 ) -> tuple[int, float]:
@@ -72,7 +73,7 @@ def _cheapest(
             return best, least
 
 
-@compiled
+@inlined
 def _may_lose(v: int, star: Array, sides: Array, counts: Array, targets: Array) -> bool:
     """Tell whether all labels around the edge to v have more triangles than they shall keep."""
     for i in range(star.shape[0]):
@@ -85,7 +86,7 @@ def _may_lose(v: int, star: Array, sides: Array, counts: Array, targets: Array) 
     return True
 
 
-@compiled
+@inlined
 def _unlink(c: int, heads: Array, ring: Array, corners: Array) -> None:
     """Take a corner out of the ring of its vertex."""
     before = c
@@ -96,7 +97,7 @@ def _unlink(c: int, heads: Array, ring: Array, corners: Array) -> None:
         heads[corners[c]] = before
 
 
-@compiled
+@inlined
 def _collapse(
     u: int,
     v: int,
@@ -141,7 +142,7 @@ def _collapse(
     heads[u] = -1
 
 
-@compiled
+@inlined
 def _is_open(u: int, heads: Array, ring: Array, kinds: Array, sides: Array, counts: Array, targets: Array) -> bool:
     """Tell whether a vertex can still go: between labels that both have more triangles than they shall keep."""
     c = heads[u]
@@ -185,7 +186,7 @@ def _refresh(
     return survivors
 
 
-@compiled
+@inlined
 def _update_around(
     u: int,
     v: int,
@@ -243,12 +244,15 @@ def _pass(
     bound: float,
     heirs: Array,
     blur: float,
+    place: Array,
+    first: Array,
+    second: Array,
 ) -> int:
-    """Collapse what costs no more than `limit`; return how many collapses were tried."""
+    """Collapse what costs no more than `limit`; return how many collapses were tried.
+
+    The last three are room for work: a function that makes no array of its own need not count references to any.
+    """
     tried = 0
-    place = np.empty(3)
-    first = np.empty((LARGEST_STAR, 3), np.int32)
-    second = np.empty((LARGEST_STAR, 3), np.int32)
     for i in range(alive.size):
         u = alive[i]
         # What is stale has had a collapse beside it in this pass and waits for the next.
@@ -362,7 +366,7 @@ def decimate(
     quadrics = complex_.quadrics.copy()
     corners = corners_of(complex_.faces)
     kinds, sides = complex_.kinds, complex_.sides
-    counts = np.bincount(sides.reshape(-1), minlength=len(targets)).astype(np.int64)
+    counts = count_sides(sides, len(targets))
     count = len(vertices)
     heads, ring = link_corners(corners, count)
     costs = np.empty(count, np.float32)
@@ -374,6 +378,7 @@ def decimate(
     if held is not None:
         errors[held] = np.inf
     alive = np.arange(count, dtype=np.int32)
+    room = (np.empty(3), np.empty((LARGEST_STAR, 3), np.int32), np.empty((LARGEST_STAR, 3), np.int32))
     while True:
         tell(int((counts[1:] <= targets[1:]).sum()))
         needed = _excess(counts, targets) // 2
@@ -385,7 +390,7 @@ def decimate(
         limit = cost_limit(costs, alive, min(needed + needed // 2, int(alive.size * PASS_SHARE) + 1))
         parts = (vertices, corners, sides, kinds, quadrics, heads, ring, costs, best, stale, refused)
         reach = np.inf if bound is None else bound
-        tried = _pass(alive, limit, *parts, counts, targets, errors, reach, heirs, blur)
+        tried = _pass(alive, limit, *parts, counts, targets, errors, reach, heirs, blur, *room)
         if not tried:
             break  # every edge that is left is needed for the shape or the topology
     faces = corners.reshape(-1, 4)[:, :3]

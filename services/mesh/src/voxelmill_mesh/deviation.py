@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.collapse_rules import far_from_triangle
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 from voxelmill_mesh.complexes import corners_of, link_corners
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ STRIDE = 32
 """Of so many of the net's vertices one is measured: enough for the largest and the mean, at little cost."""
 
 
-@compiled
+@inlined
 def _nearest(point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array) -> tuple[float, int]:
     """Return the square of a point's distance from the faces around a vertex, and the nearest of these."""
     least = np.inf
@@ -40,7 +40,7 @@ def _nearest(point: Array, v: int, vertices: Array, faces: Array, heads: Array, 
             return least, nearest
 
 
-@compiled
+@inlined
 def _towards(point: Array, v: int, vertices: Array, faces: Array, heads: Array, ring: Array) -> tuple[float, int]:
     """Return what `_nearest` does, going on from vertex to vertex towards the point while that brings it nearer."""
     least, nearest = _nearest(point, v, vertices, faces, heads, ring)
@@ -60,7 +60,7 @@ def _towards(point: Array, v: int, vertices: Array, faces: Array, heads: Array, 
         least, nearest = square, face
 
 
-@compiled
+@inlined
 def _around(
     point: Array,
     v: int,
@@ -112,8 +112,8 @@ def _measure(
     queue: Array,
     bound: float,
     beyond: Array,
+    stamps: Array,
 ) -> None:
-    stamps = np.full(vertices.shape[0], -1, np.int32)
     for i in range(points.shape[0]):
         # What a vertex went into may have slid along the surface, so the nearest face need not be beside it.
         least, nearest = _towards(points[i], heirs[i], vertices, faces, heads, ring)
@@ -155,7 +155,7 @@ def deviations(
     largest = np.zeros(label_count)
     beyond = np.empty(len(points), np.bool_)
     queue = np.empty(_THOROUGH, np.int32)
-    _measure(
-        points, heirs, complex_.vertices, complex_.faces, heads, ring, complex_.sides, largest, queue, bound, beyond
-    )
+    stamps = np.full(len(complex_.vertices), -1, np.int32)
+    parts = (complex_.vertices, complex_.faces, heads, ring, complex_.sides)
+    _measure(points, heirs, *parts, largest, queue, bound, beyond, stamps)
     return np.sqrt(largest), beyond

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from voxelmill_mesh.compiled import Array
 
 
-@compiled
+@inlined
 def following(h: int) -> int:
     """Return the next half-edge of the same face."""
     return h - 2 if np.uint32(h) % np.uint32(3) == 2 else h + 1
 
 
-@compiled
+@inlined
 def preceding(h: int) -> int:
     """Return the half-edge before, of the same face."""
     return h + 2 if np.uint32(h) % np.uint32(3) == 0 else h - 1
@@ -53,7 +53,7 @@ def _outgoing(corners: Array, vertex_count: int) -> tuple[Array, Array]:
     return outgoing, offsets
 
 
-@compiled
+@inlined
 def _angle(vertices: Array, corners: Array, h: int, first: int, last: int) -> float:
     """Return the angle of the face of half-edge h around the edge from `first` to `last`, from -pi to pi."""
     third = corners[preceding(h)]
@@ -74,7 +74,7 @@ def _angle(vertices: Array, corners: Array, h: int, first: int, last: int) -> fl
     return float(np.arctan2(rx * ux + ry * uy + rz * uz, rx * sx + ry * sy + rz * sz))
 
 
-@compiled
+@inlined
 def _is_first_behind(vertices: Array, corners: Array, h: int, one: int, other: int) -> bool:
     """Tell which of two faces that run against half-edge h bounds the same part of the solid: `one`, not `other`.
 
@@ -88,7 +88,7 @@ def _is_first_behind(vertices: Array, corners: Array, h: int, one: int, other: i
     return bool(back <= other_back)
 
 
-@compiled
+@inlined
 def _same_fan(twin: Array, h: int, other: int) -> bool:
     """Tell whether two half-edges that start at the same vertex belong to the same fan of faces around it."""
     walker = twin[preceding(h)]
@@ -99,7 +99,7 @@ def _same_fan(twin: Array, h: int, other: int) -> bool:
     return h == other
 
 
-@compiled
+@inlined
 def _part_fans(twin: Array, contacts: Array) -> None:
     """Pair the faces of an edge the other way where both pairs belong to the same fan at both of its ends.
 

@@ -15,7 +15,8 @@ from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.parallel import in_parallel
 from voxelmill_mesh.quality import COARSE_SHARE, MESH_QUALITY, target_triangles
 from voxelmill_mesh.smoothing import smooth
-from voxelmill_mesh.surface import Mesh, index_sides, label_surface
+from voxelmill_mesh.surface import Mesh, count_sides, index_sides, label_surface
+from voxelmill_mesh.tiles import number_by_tiles, sort_by_tiles
 from voxelmill_mesh.volumes import REACH, mend_volumes
 from voxelmill_shared.work import Progress
 
@@ -124,7 +125,7 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
     spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
     clock.begin("extract")
     net = surface_net(label_map.labels)
-    triangles = 2 * np.bincount(net.sides.reshape(-1), minlength=label_count)
+    triangles = 2 * count_sides(net.sides, label_count)
     targets = np.array([target_triangles(int(each), plan.reduction_percent, quality) for each in triangles])
     clock.begin("smooth")
     smoothed = smooth(net, quality.smoothing_iterations)
@@ -136,7 +137,14 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
         merged, count = np.arange(len(smoothed), dtype=np.int32), len(smoothed)
     else:
         merged, count = merge_blocks(label_map.labels, net, free)
-    complex_ = make_complex(smoothed, net, merged, count, affine, with_quadrics=decimating)
+    if decimating:
+        tiles = number_by_tiles(net.vertices, merged, count, label_map.labels.shape)
+        complex_ = make_complex(smoothed, net, merged, count, affine)
+        faces, face_sides = sort_by_tiles(complex_.faces, complex_.sides, tiles)
+        complex_ = replace(complex_, faces=faces, sides=face_sides)
+        del tiles, faces, face_sides
+    else:
+        complex_ = make_complex(smoothed, net, merged, count, affine, with_quadrics=False)
     stride = STRIDE if plan.max_error_mm is None else 1
     points = transform(smoothed[::stride].copy(), affine, complex_.origin)
     heirs = merged[::stride].copy()

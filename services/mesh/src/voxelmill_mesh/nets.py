@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxelmill_mesh.cells import REGULAR_CELLS
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 from voxelmill_mesh.parallel import WORKERS, in_parallel
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SurfaceNet:
     regular: NDArray[np.bool_]
 
 
-@compiled
+@inlined
 def _flag_row(labels: Array, z: int, y: int, steep: Array, flags: Array) -> bool:
     """Set `flags` where the eight corners of a cell of a row differ; False if they do nowhere.
 
@@ -81,11 +81,8 @@ def _flag_row(labels: Array, z: int, y: int, steep: Array, flags: Array) -> bool
 
 
 @compiled
-def _count(labels: Array, first: int, last: int, counts: Array) -> None:
-    """Write the numbers of vertices and quads of each layer of cells from `first` to before `last`."""
+def _count_layers(labels: Array, first: int, last: int, counts: Array, steep: Array, flags: Array) -> None:
     _, rows, columns = labels.shape
-    steep = np.zeros(columns, np.uint8)
-    flags = np.zeros(columns, np.uint8)
     for z in range(first, last):
         vertices = np.uint32(0)
         quads = np.uint32(0)
@@ -106,7 +103,7 @@ def _count(labels: Array, first: int, last: int, counts: Array) -> None:
         counts[z, 1] = quads
 
 
-@compiled
+@inlined
 def _is_junction(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int) -> bool:
     """Tell whether there are three labels or more among the eight corners of a cell."""
     first = a
@@ -120,7 +117,7 @@ def _is_junction(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int)
     return False
 
 
-@compiled
+@inlined
 def _distinct(a: int, b: int, c: int, d: int) -> int:
     """Return how many different labels there are among four."""
     count = 1
@@ -133,7 +130,7 @@ def _distinct(a: int, b: int, c: int, d: int) -> int:
     return count
 
 
-@compiled
+@inlined
 def _link(links: Array, before: int, after: int, junctions: tuple[int, int], direction: int, distinct: int) -> None:
     """Link the vertices of two cells that share a face with `distinct` labels at its corners."""
     if distinct > 1:
@@ -144,11 +141,9 @@ def _link(links: Array, before: int, after: int, junctions: tuple[int, int], dir
 
 
 @compiled
-def _number(labels: Array, z: int, v: int, index: Array, junction: Array) -> None:
+def _number(labels: Array, z: int, v: int, index: Array, junction: Array, steep: Array, flags: Array) -> None:
     """Number the vertices of a layer of cells from v on, and note where three labels or more meet."""
     _, rows, columns = labels.shape
-    steep = np.zeros(columns, np.uint8)
-    flags = np.zeros(columns, np.uint8)
     for y in range(rows - 1):
         if _flag_row(labels, z, y, steep, flags):
             for x in range(columns - 1):
@@ -167,7 +162,7 @@ def _number(labels: Array, z: int, v: int, index: Array, junction: Array) -> Non
                     v += 1
 
 
-@compiled
+@inlined
 def _set_quad(quads: Array, sides: Array, q: int, ring: tuple[int, int, int, int], first: int, second: int) -> None:
     """Write a quad, turned round if the label behind it is the higher one."""
     lower = first < second
@@ -180,7 +175,7 @@ def _set_quad(quads: Array, sides: Array, q: int, ring: tuple[int, int, int, int
 
 
 @compiled
-def _fill(  # noqa: C901, PLR0915 - one loop over the cells that touches each voxel once
+def _fill_layers(  # noqa: C901 - one loop over the cells that touches each voxel once
     labels: Array,
     first: int,
     last: int,
@@ -191,15 +186,15 @@ def _fill(  # noqa: C901, PLR0915 - one loop over the cells that touches each vo
     sides: Array,
     regular: Array,
     table: Array,
+    index: Array,
+    junction: Array,
+    steep: Array,
+    flags: Array,
 ) -> None:
-    """Write the vertices and quads of the layers of cells from `first` to before `last`."""
     _, rows, columns = labels.shape
-    index = np.full((2, rows, columns), -1, np.int32)
-    junction = np.zeros((2, rows, columns), np.uint8)
-    steep = np.zeros(columns, np.uint8)
-    flags = np.zeros(columns, np.uint8)
     if first > 0:
-        _number(labels, first - 1, starts[first - 1, 0], index[(first - 1) & 1], junction[(first - 1) & 1])
+        before = (first - 1) & 1
+        _number(labels, first - 1, starts[first - 1, 0], index[before], junction[before], steep, flags)
     v = starts[first, 0]
     q = starts[first, 1]
     for z in range(first, last):
@@ -258,6 +253,18 @@ def _fill(  # noqa: C901, PLR0915 - one loop over the cells that touches each vo
                 v += 1
 
 
+def _count(labels: Array, first: int, last: int, counts: Array) -> None:
+    """Write the numbers of vertices and quads of each layer of cells from `first` to before `last`."""
+    _count_layers(labels, first, last, counts, *np.zeros((2, labels.shape[2]), np.uint8))
+
+
+def _fill(labels: Array, first: int, last: int, parts: tuple[Array, Array, Array, Array, Array, Array, Array]) -> None:
+    """Write the vertices and quads of the layers of cells from `first` to before `last`."""
+    index = np.full((2, *labels.shape[1:]), -1, np.int32)
+    junction = np.zeros(index.shape, np.uint8)
+    _fill_layers(labels, first, last, *parts, index, junction, *np.zeros((2, labels.shape[2]), np.uint8))
+
+
 def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
     """Return the boundaries of all labels of a label map, closed also where a label touches the border.
 
@@ -282,6 +289,6 @@ def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
         sides = np.empty((quad_count, 2), labels.dtype)
         regular = np.empty(vertex_count, np.bool_)
         parts = (starts, vertices, links, quads, sides, regular, REGULAR_CELLS)
-        run(_fill, ((labels, first, last, *parts) for first, last in pairwise(slabs)))
+        run(_fill, ((labels, first, last, parts) for first, last in pairwise(slabs)))
     extent = np.array(labels.shape[::-1], np.float32) - np.float32(2.5)  # less the margin, less half a voxel
     return SurfaceNet(vertices, links, quads, sides, extent, regular)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxelmill_mesh.compiled import compiled
+from voxelmill_mesh.compiled import compiled, inlined
 
 if TYPE_CHECKING:
     from voxelmill_mesh.compiled import Array
@@ -25,7 +25,7 @@ PULL = 1e-3
 """The weight of a vertex's own place beside the planes of its faces."""
 
 
-@compiled
+@inlined
 def add_plane(quadric: Array, nx: float, ny: float, nz: float, d: float, weight: float, place: Array) -> None:
     """Add a plane (unit normal, offset) and the pull towards a vertex's own place to its quadric.
 
@@ -44,7 +44,7 @@ def add_plane(quadric: Array, nx: float, ny: float, nz: float, d: float, weight:
     quadric[9] += weight * (d * d + PULL * (x * x + y * y + z * z))
 
 
-@compiled
+@inlined
 def add_line(quadric: Array, dx: float, dy: float, dz: float, place: Array) -> None:
     """Add to a quadric how far a place is from the line through `place` along (dx, dy, dz), by the length squared."""
     x, y, z = place[0], place[1], place[2]
@@ -56,7 +56,7 @@ def add_line(quadric: Array, dx: float, dy: float, dz: float, place: Array) -> N
         quadric[k] += value
 
 
-@compiled
+@inlined
 def optimum(first: Array, second: Array) -> tuple[float, float, float, float]:
     """Return the place of least error of two quadrics' sum, and that error."""
     xx, xy, xz = first[0] + second[0], first[1] + second[1], first[2] + second[2]
@@ -74,7 +74,7 @@ def optimum(first: Array, second: Array) -> tuple[float, float, float, float]:
     return x, y, z, max(0.0, bx * x + by * y + bz * z + first[9] + second[9])
 
 
-@compiled
+@inlined
 def error_at(first: Array, second: Array, x: float, y: float, z: float) -> float:
     """Return the error of a place about two quadrics' sum."""
     xx, xy, xz = first[0] + second[0], first[1] + second[1], first[2] + second[2]
@@ -90,7 +90,7 @@ def error_at(first: Array, second: Array, x: float, y: float, z: float) -> float
     return float(max(0.0, value))
 
 
-@compiled
+@inlined
 def weight_of(quadric: Array) -> float:
     """Return the area of the faces in a quadric."""
     return float((quadric[0] + quadric[3] + quadric[5]) / (1 + 3 * PULL))

@@ -49,6 +49,20 @@ class SideIndex:
 
 
 @compiled
+def _count_sides(sides: Array, counts: Array) -> None:
+    for f in range(sides.shape[0]):
+        counts[sides[f, 0]] += 1
+        counts[sides[f, 1]] += 1
+
+
+def count_sides(sides: NDArray[np.unsignedinteger], label_count: int) -> NDArray[np.int64]:
+    """Return how many of some faces bound each label, from 0 (background) on."""
+    counts = np.zeros(label_count, np.int64)
+    _count_sides(sides, counts)
+    return counts
+
+
+@compiled
 def _sort_sides(sides: Array, label_count: int) -> tuple[Array, Array]:
     offsets = np.zeros(label_count + 1, np.int64)
     for f in range(sides.shape[0]):

@@ -54,10 +54,8 @@ def _areas(vertices: Array, faces: Array, areas: Array) -> None:
 
 
 @compiled
-def _moves(vertices: Array, faces: Array, sides: Array, pressures: Array) -> Array:
-    """Return how each vertex moves: the mean of its faces' moves, by their areas."""
-    moves = np.zeros(vertices.shape)
-    weights = np.zeros(vertices.shape[0])
+def _moves(vertices: Array, faces: Array, sides: Array, pressures: Array, moves: Array, weights: Array) -> None:
+    """Add up how each vertex moves: the mean of its faces' moves, by their areas."""
     for f in range(faces.shape[0]):
         a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
         px, py, pz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
@@ -75,7 +73,6 @@ def _moves(vertices: Array, faces: Array, sides: Array, pressures: Array) -> Arr
         if weights[v] > 0:
             for axis in range(3):
                 moves[v, axis] /= weights[v]
-    return moves
 
 
 @compiled
@@ -179,6 +176,7 @@ def mend_volumes(
         _areas(vertices, faces, face_areas)
         between = np.bincount(inverse, face_areas, len(found)).astype(np.float64)
         pressures = _solve(pairs, between, volumes - have)
-        moves = _moves(vertices, faces, sides, pressures)
+        moves = np.zeros(vertices.shape)
+        _moves(vertices, faces, sides, pressures, moves, np.zeros(len(vertices)))
         _move(vertices, complex_.vertices, moves, reach, transforms, *extent)
     return vertices
