@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from voxelmill_shared.events import DocumentRef, SeriesMeshed, SeriesSegmented, 
 from voxelmill_shared.outcome import Done, Reject
 from voxelmill_shared.parts import Scratch
 from voxelmill_shared.plan import Plan
-from voxelmill_shared.results import ResultKeys, StageRecord
+from voxelmill_shared.results import Artefact, ResultKeys, StageRecord
 from voxelmill_shared.stage import StageResults
 from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.storage.stores import Stores
@@ -39,18 +39,22 @@ async def handler(tmp_path: Path, stores: Stores) -> AsyncIterator[MeshSeries]:
         yield MeshSeries(StageResults(stores, Stage.MESH), children, Scratch(tmp_path / "scratch"))
 
 
-async def segmented(stores: Stores, folder: Path, seconds: float = 1.0) -> SeriesSegmented:
+async def segmented(
+    stores: Stores, folder: Path, seconds: float = 1.0, segments: dict[str, Any] | None = None
+) -> SeriesSegmented:
     """Write what segment writes; its record holds the time that the work took, so no two are the same."""
     path = write_nifti(labels(), folder / "labelmap.nii.gz")
-    await stores.results.write_file(KEYS.label_map, path, "application/gzip")
+    written = await stores.results.write_file(KEYS.label_map, path, "application/gzip")
+    name = KEYS.label_map.removeprefix(f"{KEYS.prefix}/")
+    artefact = Artefact(name=name, media_type="application/gzip", size=written.size, sha256=written.sha256)
     record = StageRecord(
         stage=Stage.SEGMENT,
         service_version="1",
         started=NOW,
         finished=NOW,
         seconds={"domain": seconds},
-        artefacts=(),
-        measurements={"segments": list(SEGMENTS)},
+        artefacts=(artefact,),
+        measurements={"segments": list(SEGMENTS)} if segments is None else segments,
     )
     stored = await stores.results.write(KEYS.stage_record(Stage.SEGMENT), record.to_json(), "application/json")
     return event_about(DocumentRef(key=stored.key, sha256=stored.sha256))
@@ -99,3 +103,27 @@ async def test_a_segmentation_that_was_deleted_is_rejected(handler: MeshSeries, 
     outcome = await handler(event)
     assert isinstance(outcome, Reject)
     assert outcome.error_class == "input-gone"
+
+
+async def test_a_label_map_that_the_record_does_not_name_is_tried_again(
+    handler: MeshSeries, stores: Stores, tmp_path: Path
+) -> None:
+    """A second segment worker may have written it and not yet its record: nothing is meshed that no record names."""
+    event = await segmented(stores, tmp_path)
+    other = write_nifti(labels()[::-1].copy(), tmp_path / "other.nii.gz")
+    await stores.results.write_file(KEYS.label_map, other, "application/gzip")
+    with pytest.raises(TransientError) as raised:
+        await handler(event)
+    assert raised.value.error_class == "document-changed"
+    assert KEYS.label_map in str(raised.value)
+    assert not await stores.results.exists(KEYS.stage_record(Stage.MESH))
+
+
+@pytest.mark.parametrize("segments", [{}, {"segments": "lungs"}], ids=["none", "a word"])
+async def test_a_record_without_segments_is_rejected(
+    handler: MeshSeries, stores: Stores, tmp_path: Path, segments: dict[str, Any]
+) -> None:
+    """Trying again would change nothing."""
+    outcome = await handler(await segmented(stores, tmp_path, segments=segments))
+    assert isinstance(outcome, Reject)
+    assert outcome.error_class == "segments-invalid"

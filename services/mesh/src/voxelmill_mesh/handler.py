@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,9 @@ from voxelmill_shared.stage import StageResults, read_document
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from voxelmill_shared.child import ChildPool
     from voxelmill_shared.events import DocumentRef
     from voxelmill_shared.parts import Scratch
@@ -28,6 +33,12 @@ log = structlog.get_logger("voxelmill")
 
 class RecordChangedError(TransientError):
     """Segment's record is not the one that the event names, and is none that can be read."""
+
+    error_class = "document-changed"
+
+
+class LabelMapChangedError(TransientError):
+    """The label map is not the one that segment's record names: another worker may be about to write its record."""
 
     error_class = "document-changed"
 
@@ -67,9 +78,11 @@ class MeshSeries:
         store = self.results.stores.results
         segmented = await self.segmented(event, keys)
         with self.scratch.folder(Stage.MESH) as folder:
+            label_map = await store.fetch(keys.label_map, folder / "in")
+            await asyncio.to_thread(_check, label_map, segmented, keys)
             task = MeshTask(
-                label_map=await store.fetch(keys.label_map, folder / "in"),
-                segments=tuple(segmented.measurements["segments"]),
+                label_map=label_map,
+                segments=_segments(segmented),
                 plan=event.plan,
                 output=folder / "out",
             )
@@ -93,3 +106,21 @@ class MeshSeries:
             reference, record = standing
             log.info("segment's record was written again, going on with it", key=reference.key, sha256=reference.sha256)
             return record
+
+
+def _check(label_map: Path, segmented: StageRecord, keys: ResultKeys) -> None:
+    """Compare a label map with the digest that segment's record has of it."""
+    digests = {keys.artefact(artefact.name): artefact.sha256 for artefact in segmented.artefacts}
+    if keys.label_map not in digests:
+        raise UnsupportedSeriesError("label-map-unreadable", f"{keys.label_map}: segment's record does not name it")
+    with label_map.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digests[keys.label_map]:
+            raise LabelMapChangedError(f"{keys.label_map}: its digest is not the one in segment's record")
+
+
+def _segments(segmented: StageRecord) -> tuple[dict[str, Any], ...]:
+    """Return the segments that segment's record describes; the child looks at each of them."""
+    segments = segmented.measurements.get("segments")
+    if not isinstance(segments, list):
+        raise UnsupportedSeriesError("segments-invalid", "segment's record has no list of segments")
+    return tuple(segments)
