@@ -12,9 +12,11 @@ import pytest
 import trimesh
 
 from unit.mesh.shapes import ellipsoid
+from unit.mesh.solids import ball
 from voxelmill_mesh.label_map import read_label_map, renumber, survey
 from voxelmill_mesh.task import MeshTask
-from voxelmill_mesh.work import mesh_labels
+from voxelmill_mesh.work import _worth_showing, mesh_labels
+from voxelmill_mesh.writers.segment import ColouredMesh
 from voxelmill_shared.child import Child, Limits
 from voxelmill_shared.plan import MeshFormat, Plan, Quality
 from voxelmill_shared.work import Progress, UnsupportedSeriesError
@@ -144,6 +146,33 @@ def test_nothing_labelled_is_no_failure(tmp_path: Path) -> None:
     assert result.measurements["segments"] == {}
 
 
+def test_a_volume_that_a_mesh_cannot_hold_is_said(tmp_path: Path) -> None:
+    """A segment of one voxel has no smooth surface of its size: its error is in the measurements and in a warning."""
+    volume = np.zeros((9, 9, 9), np.uint8)
+    volume[4, 4, 4] = 1
+    volume[1:4, 1:8, 1:8] = 4
+    affine = np.diag([0.05, 0.05, 0.05, 1.0])  # so small that decimals of millilitres would leave little of it
+    result = run(write_nifti(volume, tmp_path / "l.nii.gz", affine), tmp_path / "out", SEGMENTS[:2], formats=("stl",))
+    lung, bones = (result.measurements["segments"][name] for name in ("lung_left", "bones"))
+    assert lung["voxel_volume_ml"] == pytest.approx(1.25e-7)
+    exact = 100 * (trimesh.load_mesh(tmp_path / "out" / "lung_left.stl").volume / 1.25e-4 - 1)
+    assert exact < -3
+    assert lung["volume_error_percent"] == pytest.approx(exact, abs=0.01)
+    assert abs(bones["volume_error_percent"]) < 3
+    (warning,) = result.warnings
+    assert warning == f"the mesh's volume is more than 3 % off that of its voxels: lung_left ({exact:+.1f} %)"
+
+
+def test_muscles_are_shown_and_what_fills_the_body_is_not() -> None:
+    """A task of muscles has nothing else to show; the soft tissue of the model threshold would hide the organs."""
+    meshes = {name: ColouredMesh(name, (9, 9, 9), 1.0, ball(5)) for name in (
+        "soft_tissue", "subcutaneous_fat", "torso_fat", "psoas_muscle_left", "skeletal_muscle", "bones",
+    )}  # fmt: skip
+    shown = [segment.name for segment in _worth_showing(list(meshes.values()))]
+    assert shown == ["psoas_muscle_left", "skeletal_muscle", "bones"]
+    assert _worth_showing([meshes["torso_fat"]]) == [meshes["torso_fat"]]
+
+
 def test_labels_that_no_segment_names_are_left_out_and_said(tmp_path: Path) -> None:
     """They count as background."""
     result = run(write_nifti(labels(), tmp_path / "l.nii.gz"), tmp_path / "out", SEGMENTS[:1])
@@ -171,19 +200,37 @@ def test_quality_changes_the_mesh(tmp_path: Path) -> None:
         ({"number": 1, "name": "a", "rgb": [0, 0, 0]}, {"number": 2, "name": "A", "rgb": [0, 0, 0]}),
         ({"number": 1, "name": "a", "rgb": [0, 0, 0]}, {"number": 1, "name": "b", "rgb": [0, 0, 0]}),
         ({"number": 0, "name": "a", "rgb": [0, 0, 0]},),
+        ({"number": "one", "name": "a", "rgb": [0, 0, 0]},),
+        ({"number": 70000, "name": "a", "rgb": [0, 0, 0]},),
+        ({"number": 1, "rgb": [0, 0, 0]},),
+        ({"number": 1, "name": "a" * 300, "rgb": [0, 0, 0]},),
+        ({"number": 1, "name": "a\n", "rgb": [0, 0, 0]},),
+        ({"number": 1, "name": "a"},),
+        ({"number": 1, "name": "a", "rgb": [0, 0]},),
+        ({"number": 1, "name": "a", "rgb": [300, 0, 0]},),
+        ({"number": 1, "name": "a", "rgb": [0, -1, 0]},),
+        ("lung_left",),
     ],
-    ids=["a path as name", "the same name but for case", "the same number", "the background"],
-)
+    ids=[
+        "a path as name", "the same name but for case", "the same number", "the background", "a word as number",
+        "a number beyond 16 bits", "no name", "a name of 300 letters", "a name of two lines", "no colour",
+        "two parts of a colour", "a colour beyond 255", "a colour below 0", "no object",
+    ],
+)  # fmt: skip
 def test_contradictory_segments_are_refused(segments: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
-    """One error with its code, and nothing is written."""
+    """One error with its code, one line without what was given, and nothing is written."""
     path = write_nifti(labels(), tmp_path / "l.nii.gz")
     with pytest.raises(UnsupportedSeriesError) as caught:
         run(path, tmp_path / "out", segments)
     assert caught.value.code == "segments-invalid"
+    assert len(str(caught.value).splitlines()) == 1
+    assert "aaa" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("case", ["empty", "text", "cut off", "float", "four axes", "flat affine", "negative"])
+@pytest.mark.parametrize(
+    "case", ["empty", "text", "cut off", "claims terabytes", "float", "four axes", "flat affine", "negative"]
+)
 def test_unusable_label_maps_are_refused(case: str, tmp_path: Path) -> None:
     """Each with a code and a line for people, never a traceback of another kind."""
     path = tmp_path / "l.nii.gz"
@@ -194,6 +241,10 @@ def test_unusable_label_maps_are_refused(case: str, tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(b"not a label map" * 100))
     elif case == "cut off":
         path.write_bytes(path.read_bytes()[:-40])
+    elif case == "claims terabytes":
+        header = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), RAS).header
+        header["dim"][1:4] = 32767
+        path.write_bytes(header.binaryblock + bytes(52))
     elif case == "float":
         write_nifti(labels().astype(np.float32), path)
     elif case == "four axes":
@@ -207,7 +258,9 @@ def test_unusable_label_maps_are_refused(case: str, tmp_path: Path) -> None:
         write_nifti(-labels().astype(np.int16), path)
     with pytest.raises(UnsupportedSeriesError) as caught:
         read_label_map(path)
-    expected = "label-map-unreadable" if case in {"empty", "text", "cut off"} else "label-map-invalid"
+    expected = (
+        "label-map-unreadable" if case in {"empty", "text", "cut off", "claims terabytes"} else "label-map-invalid"
+    )
     assert caught.value.code == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,6 +54,15 @@ class LabelMap:
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
+def _check_length(image: Nifti1Image, length: int) -> None:
+    """Compare header and body before room is made for what the header says: a few bytes can claim terabytes."""
+    header = image.header
+    bits = math.prod(int(size) for size in image.shape) * int(header["bitpix"])
+    said = bits // 8 + int(header["vox_offset"])
+    if min(image.shape, default=0) < 0 or said > length:
+        raise EOFError(f"its header says {image.shape}, {said} bytes, and it has {length}")
+
+
 def read_label_map(path: Path) -> LabelMap:
     """Read a NIfTI-1 label map, gzip or plain; what it is, is told by its content and not by its name.
 
@@ -67,6 +77,7 @@ def read_label_map(path: Path) -> LabelMap:
         if body.startswith(_GZIP):
             body = gzip.decompress(body)
         image = Nifti1Image.from_stream(io.BytesIO(body))
+        _check_length(image, len(body))
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError) as error:
         raise UnsupportedSeriesError("label-map-unreadable", f"the label map cannot be read: {error}") from error

@@ -45,6 +45,11 @@ class MeshMeasures:
     bounding_box_lps_mm: tuple[tuple[float, ...], tuple[float, ...]]
 
 
+def significant(value: float) -> float:
+    """Return a value to nine significant digits: decimals would leave nothing of what is small."""
+    return float(f"{value:.9g}")
+
+
 def _count_edges(mesh: Mesh) -> tuple[int, bool]:
     """Return the number of edges, and whether each has exactly two faces that run along it in opposite directions."""
     first = mesh.faces.astype(np.int64).ravel()
@@ -73,8 +78,8 @@ def measure(mesh: Mesh) -> MeshMeasures:
     return MeshMeasures(
         triangles=len(mesh.faces),
         vertices=len(mesh.vertices),
-        volume_ml=round(float(volume) / 1000, 6),
-        area_mm2=round(float(area), 2),
+        volume_ml=significant(float(volume) / 1000),
+        area_mm2=significant(float(area)),
         watertight=watertight,
         euler_characteristic=len(mesh.vertices) - edges + len(mesh.faces),
         centroid_lps_mm=_millimetres(centroid),

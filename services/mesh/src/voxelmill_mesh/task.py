@@ -21,10 +21,11 @@ class MeshTask:
     label_map
         A NIfTI-1 file of integers, gzip or plain.
     segments
-        The segments of the label map, from segment's record: `number` (the label, from 1), `name` (of letters,
-        digits, `_` and `-`: it names the files), `rgb` (sRGB, 0 to 255). Other keys are ignored.
+        The segments of the label map, from segment's record: `number` (the label, 1 to 65535), `name` (of letters,
+        digits, `_` and `-`, 100 at most, no two alike but for case: it names the files), `rgb` (sRGB, a list of three,
+        0 to 255). Other keys are ignored.
     plan
-        The job's parameters; `quality`, `reduction_percent` and `formats` matter here.
+        The job's parameters; `quality`, `reduction_percent`, `max_error_mm` and `formats` matter here.
     output
         A folder for the files; made if missing.
     """

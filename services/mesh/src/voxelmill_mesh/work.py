@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from voxelmill_mesh.label_map import read_label_map, renumber, survey
-from voxelmill_mesh.measurement import measure
+from voxelmill_mesh.measurement import measure, significant
 from voxelmill_mesh.meshing import LabelMesh, make_meshes
 from voxelmill_mesh.render import render
 from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
@@ -19,23 +19,37 @@ from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
 from voxelmill_shared.work import OutputFile, Progress, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from voxelmill_mesh.task import MeshTask
     from voxelmill_shared.work import Report
 
 FOLDER = "meshes"
 PREVIEW = "preview.png"
+FILLING = frozenset({"soft_tissue", "subcutaneous_fat", "torso_fat"})
+"""The segments that fill the body and hide the others: whole names, for a muscle is worth seeing."""
+
 _MOST_NAMED = 6
-"""How many segments without voxels are named in a warning."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""How many segments are named in a warning."""
+_VOLUME_PERCENT = 3.0
+"""A mesh whose volume is further than this from that of its voxels is warned of."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    number: int
-    name: str
-    rgb: tuple[int, int, int]
+class _Segment(BaseModel):
+    """A segment as its number in the label map, the name of its files, and its colour (sRGB)."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    number: Annotated[int, Field(ge=1, le=65535)]
+    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]*\z", max_length=100)]
+    rgb: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        return self.rgb[0], self.rgb[1], self.rgb[2]
+
+
+_SEGMENTS = TypeAdapter(list[_Segment])
 
 
 def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
@@ -89,7 +103,7 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     counts = np.array([0, *(voxels[number] for number in numbers)], np.int64)
     made = make_meshes(label_map, counts, task.plan, clock)
     coloured = [
-        ColouredMesh(segment.name, segment.rgb, opacity_of(segment.name), each.mesh)
+        ColouredMesh(segment.name, segment.colour, opacity_of(segment.name), each.mesh)
         for segment, each in zip(segments, made, strict=True)
     ]
     measurements: dict[str, dict[str, Any]] = {}
@@ -99,6 +113,7 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
         measurements[segment.name] = _measure(each, volume_ml, touches_border=segment.number in found.at_border)
         clock.tell(Progress("measure", len(measurements), len(segments)))
     warnings += [f"{name}: the mesh is not watertight" for name, each in measurements.items() if not each["watertight"]]
+    warnings += _warn_of_volumes(measurements)
     clock.begin("write")
     measured = {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}
     paths = write_meshes(coloured, task.plan.formats, task.output, measured)
@@ -118,17 +133,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _read_segments(described: Sequence[dict[str, Any]]) -> list[_Segment]:
-    segments = [
-        _Segment(
-            int(each["number"]), str(each["name"]), (int(each["rgb"][0]), int(each["rgb"][1]), int(each["rgb"][2]))
-        )
-        for each in described
-    ]
-    for segment in segments:
-        if not _NAME.fullmatch(segment.name) or segment.number < 1:
-            raise UnsupportedSeriesError(
-                "segments-invalid", f"segment {segment.number}, {segment.name!r}: no number and name for files"
-            )
+    try:
+        segments = _SEGMENTS.validate_python(list(described))
+    except ValidationError as error:
+        # Where and why, without the value: it may be anything.
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UnsupportedSeriesError(
+            "segments-invalid", f"segments of the label map: {place}: {first['msg']}"
+        ) from error
     for what in ("number", "name"):
         values = [str(getattr(segment, what)).lower() for segment in segments]
         double = sorted({value for value in values if values.count(value) > 1})
@@ -142,15 +155,23 @@ def _measure(made: LabelMesh, voxel_volume_ml: float, *, touches_border: bool) -
     measures = measure(made.mesh)
     return {
         **asdict(measures),
-        "voxel_volume_ml": round(voxel_volume_ml, 6),
+        "voxel_volume_ml": significant(voxel_volume_ml),
         "volume_error_percent": round(100 * (measures.volume_ml / voxel_volume_ml - 1), 4),
         "deviation_mm": round(made.deviation_mm, 3),
         "touches_border": touches_border,
     }
 
 
+def _warn_of_volumes(measurements: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Name the segments whose meshes have not the volume of their voxels: too small to be smooth and as large."""
+    errors = {name: each["volume_error_percent"] for name, each in measurements.items()}
+    far = sorted((name for name in errors if abs(errors[name]) > _VOLUME_PERCENT), key=lambda name: -abs(errors[name]))
+    if not far:
+        return []
+    listed = _listed([f"{name} ({errors[name]:+.1f} %)" for name in far])
+    return [f"the mesh's volume is more than {_VOLUME_PERCENT:g} % off that of its voxels: {listed}"]
+
+
 def _worth_showing(segments: Sequence[ColouredMesh]) -> Sequence[ColouredMesh]:
-    """Leave fat and soft tissue out of the preview where there is something that they would hide."""
-    filling = {"fat", "muscle", "tissue"}
-    shown = [segment for segment in segments if filling.isdisjoint(segment.name.lower().split("_"))]
-    return shown or segments
+    """Leave what fills the body out of the preview where there is something that it would hide."""
+    return [segment for segment in segments if segment.name not in FILLING] or segments
