@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 USUAL_SECONDS = 4.0
 """About how long the objects of a run take without a fault: moments are drawn from this time."""
-SETTLE_SECONDS = 120.0
+SETTLE_SECONDS = 240.0
 QUIET_LOOKS = 3
 LOOK_SECONDS = 0.15
 

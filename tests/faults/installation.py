@@ -45,7 +45,7 @@ SETTINGS = {
     "RECONCILE_SECONDS": "1",
     "RECONCILE_GRACE_SECONDS": "1",
     "LADDER": json.dumps(LADDER),
-    "CHILD_SECONDS": "20",
+    "CHILD_SECONDS": "120",  # the first of all compiles what its work needs
     "CHILDREN_AT_START": "true",
     "GRACE_SECONDS": "10",
     "PROGRESS_SECONDS": "1",
