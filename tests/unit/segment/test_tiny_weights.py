@@ -17,28 +17,46 @@ if importlib.util.find_spec("totalsegmentator") is None:
         pytest.fail("TotalSegmentator is not installed (tools/setup totalsegmentator); CI must have it", pytrace=False)
     pytest.skip("TotalSegmentator is not installed: tools/setup totalsegmentator", allow_module_level=True)
 
-import torch
-
-from tiny_weights import train
 from tiny_weights.anatomy import BONES, NUMBER, STRUCTURES, TAUGHT
 from tiny_weights.judge import LUNGS, dice, labelled
-from tiny_weights.layout import Shape, network, with_all_classes, write_random_weights, write_weights
 from tiny_weights.phantom import make_torso
 from voxelmill_segment.totalsegmentator import library
 from voxelmill_segment.totalsegmentator.home import prepare_home
-from voxelmill_segment.totalsegmentator.predictor import Predictor
 from voxelmill_shared.plan import Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 BOTH = pytest.mark.parametrize("resolution", [Resolution.FASTEST, Resolution.FAST])
 
 
+# Every worker of pytest imports this file and one runs it: whatever imports torch, for seconds, waits until then.
+@pytest.fixture(scope="module")
+def torch() -> ModuleType:
+    import torch
+
+    return torch
+
+
+@pytest.fixture(scope="module")
+def layout() -> ModuleType:
+    from tiny_weights import layout
+
+    return layout
+
+
+@pytest.fixture(scope="module")
+def train() -> ModuleType:
+    from tiny_weights import train
+
+    return train
+
+
 @pytest.fixture
-def one_thread() -> Iterator[None]:
+def one_thread(torch: ModuleType) -> Iterator[None]:
     """One thread of torch: the patches here are so small that two would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -48,12 +66,18 @@ def one_thread() -> Iterator[None]:
 
 def loaded_by_nnunet(weights: Path, model: library.Network) -> Any:
     """nnU-Net's own predictor with a network loaded."""
+    import torch
+
     prepare_home(weights)
+    from voxelmill_segment.totalsegmentator.predictor import Predictor
+
     return Predictor(torch.device("cpu"), weights).model(model).nnunet
 
 
 def labels_of(weights: Path, model: library.Network, size: int) -> set[int]:
     """What a network finds in noise."""
+    import torch
+
     image = np.random.default_rng(0).normal(0, 1, (1, 1, size, size, size)).astype(np.float32)
     with torch.inference_mode():
         return set(loaded_by_nnunet(weights, model).network(torch.from_numpy(image)).argmax(1).unique().tolist())
@@ -71,7 +95,7 @@ def test_nnunet_loads_them(resolution):
 
 
 @BOTH
-def test_half_precision_loses_nothing(resolution):
+def test_half_precision_loses_nothing(torch, resolution):
     """The stored numbers are halves; the network computes with exactly those, in single precision."""
     (model,) = library.networks("total", resolution)
     loaded = loaded_by_nnunet(WEIGHTS, model).network.state_dict()
@@ -114,21 +138,21 @@ def test_they_know_a_new_phantom(resolution, heights_mm):
 @pytest.mark.parametrize(
     ("task", "resolution"), [("body", Resolution.NORMAL), ("total", Resolution.NORMAL), ("total_mr", Resolution.FAST)]
 )
-def test_random_weights_for_any_network(tmp_path, task, resolution):
+def test_random_weights_for_any_network(layout, tmp_path, task, resolution):
     """A network of any task can be made up; it loads, and its labels are of the task's and many."""
     model = library.networks(task, resolution)[-1]
-    write_random_weights(tmp_path, model, channel=library.modality(task), seed=3)
+    layout.write_random_weights(tmp_path, model, channel=library.modality(task), seed=3)
     found = labels_of(tmp_path, model, 32)
     assert found <= {0, *(own for own, _ in model.labels)}
     assert len(found) > min(2, len(model.labels))
 
 
-def test_random_weights_follow_from_their_seed(tmp_path):
+def test_random_weights_follow_from_their_seed(torch, layout, tmp_path):
     """The same seed gives the same network, another one another; the program's own random numbers are left alone."""
     (model,) = library.networks("body", Resolution.FAST)
     before = torch.random.get_rng_state()
     stored = [
-        torch.load(write_random_weights(tmp_path / str(n), model, seed=seed) / CHECKPOINT, weights_only=True)
+        torch.load(layout.write_random_weights(tmp_path / str(n), model, seed=seed) / CHECKPOINT, weights_only=True)
         for n, seed in enumerate((1, 1, 2))
     ]
     first, same, other = (list(one["network_weights"].values()) for one in stored)
@@ -137,11 +161,11 @@ def test_random_weights_follow_from_their_seed(tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_folds_lie_side_by_side(tmp_path):
+def test_folds_lie_side_by_side(torch, layout, tmp_path):
     """A task that averages several folds finds each of them, with numbers of its own."""
     (model,) = library.networks("pleural_pericard_effusion", Resolution.NORMAL)
     for fold in (0, 3):
-        folder = write_random_weights(tmp_path, model, seed=fold, fold=fold)
+        folder = layout.write_random_weights(tmp_path, model, seed=fold, fold=fold)
     heads = [
         torch.load(folder / f"fold_{fold}" / "checkpoint_final.pth", weights_only=True)["network_weights"]
         for fold in (0, 3)
@@ -149,22 +173,22 @@ def test_folds_lie_side_by_side(tmp_path):
     assert any(not torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
 
 
-def test_a_class_that_was_not_trained_is_never_found(tmp_path):
+def test_a_class_that_was_not_trained_is_never_found(torch, layout, tmp_path):
     """A head of few classes is widened to all: the others stay below, whatever the image."""
     (model,) = library.networks("total", Resolution.FASTEST)
-    shape = Shape((6.0, 6.0, 6.0), (16, 16, 16), (4, 8))
+    shape = layout.Shape((6.0, 6.0, 6.0), (16, 16, 16), (4, 8))
     torch.manual_seed(0)
-    state = with_all_classes(network(shape, 3).state_dict(), [0, 5, 116], 118)
-    write_weights(tmp_path, model, shape, state, names=library.classes("total"))
+    state = layout.with_all_classes(layout.network(shape, 3).state_dict(), [0, 5, 116], 118)
+    layout.write_weights(tmp_path, model, shape, state, names=library.classes("total"))
     assert labels_of(tmp_path, model, 16) == {0, 5, 116}
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_training_learns(monkeypatch):
+def test_training_learns(train, layout, monkeypatch):
     """A few steps of the course bring the error down, and give one output for each structure and the background."""
     said = []
     monkeypatch.setattr(train, "said", said.append)
-    course = train.Course(Shape((12.0, 12.0, 12.0), (16, 16, 16), (8, 8)), steps=60, phantoms=1, rate=2e-2)
+    course = train.Course(layout.Shape((12.0, 12.0, 12.0), (16, 16, 16), (8, 8)), steps=60, phantoms=1, rate=2e-2)
     net = train.train(course)
     assert len(net.decoder.seg_layers[-1].bias) == len(TAUGHT) + 1
     losses = [float(line.rpartition(" ")[2]) for line in said if "loss" in line]
@@ -172,7 +196,7 @@ def test_training_learns(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_command_writes_random_weights(tmp_path, monkeypatch):
+def test_the_command_writes_random_weights(train, tmp_path, monkeypatch):
     """The script makes up every network of a task in one go."""
     monkeypatch.setattr(train, "said", lambda _: None)
     assert train.main(["--random", "total", "--out", str(tmp_path)]) == 0
