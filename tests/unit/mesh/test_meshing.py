@@ -119,6 +119,17 @@ def test_a_label_at_the_border_is_closed_there_and_does_not_leave_the_image() ->
     assert as_trimesh(made.mesh).volume == pytest.approx(labels.sum() * 0.8 * 0.8 * 2, rel=0.005)
 
 
+def test_a_small_nodule_within_the_image_is_not_held_by_the_box_of_the_labels() -> None:
+    """Alone it has its voxels' volume as well as beside others: only the image's own border may hold it."""
+    alone = np.zeros((24, 24, 24), np.uint8)
+    alone[10:12, 10:12, 10:12] = 1
+    among = alone.copy()
+    among[1:3, 1:3, 1:3], among[20:23, 20:23, 20:23] = 2, 3
+    one, other = made_of(alone)[1].mesh, made_of(among)[1].mesh
+    assert as_trimesh(one).volume == pytest.approx(8, rel=0.002)
+    np.testing.assert_allclose(one.vertices, other.vertices, atol=2e-4)
+
+
 def test_an_empty_label_map_has_no_meshes() -> None:
     """No label, no mesh, no error."""
     assert made_of(np.zeros((5, 6, 7), np.uint8)) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -69,6 +70,19 @@ def test_up_is_superior() -> None:
     meshes = meshes_of(labels)
     picture = render([ColouredMesh("a", RED, 1.0, meshes[1]), ColouredMesh("b", BLUE, 1.0, meshes[2])], (60, 90))
     assert where(picture, 0)[1] > where(picture, 2)[1]
+
+
+def test_what_is_tiny_takes_no_more_room_than_what_is_large() -> None:
+    """A voxel of a micrometre fills the picture; how far around a pixel is looked for grooves ends at its rim."""
+    cube = np.ones((1, 1, 1), np.uint8)
+    tiny, large = (meshes_of(cube, affine((size, 0, 0), (0, size, 0), (0, 0, size)))[1] for size in (0.001, 100))
+    peaks = []
+    for mesh in (large, tiny):
+        tracemalloc.start()
+        assert render([ColouredMesh("a", RED, 1.0, mesh)], (40, 30)).max() > 100
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 4 * peaks[0] + 2**20
 
 
 def test_png_read_back_is_the_picture(tmp_path: Path) -> None:

@@ -366,7 +366,7 @@ def make_complex(
     with_quadrics
         False for a complex that will not be decimated: it has no quadrics, and no kinds but `CORNER`.
     """
-    middle = (net.extent.astype(np.float64) - 0.5) / 2
+    middle = net.extent.astype(np.float64).mean(axis=0)
     matrix = affine[:3, :3]
     origin = matrix @ middle + affine[:3, 3]
     flipped = bool(np.linalg.det(matrix) < 0)

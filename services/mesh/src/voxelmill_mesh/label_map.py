@@ -43,10 +43,14 @@ class LabelMap:
         (slices, rows, columns), uint8 or uint16.
     affine
         (4, 4): voxel index (column, row, slice) to patient LPS millimetres.
+    extent
+        (2, 3) the lowest and the highest column, row and slice of the image's outer faces, of a part of an image
+        (`renumber`); None where the label map is all of it and has no margin.
     """
 
     labels: NDArray[np.unsignedinteger]
     affine: NDArray[np.float64]
+    extent: NDArray[np.float64] | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -184,7 +188,8 @@ def renumber(label_map: LabelMap, numbers: Sequence[int], box: tuple[slice, slic
     Returns
     -------
     LabelMap
-        The part, with a margin of one voxel of 0 around it. Its affine's origin is the first voxel within the margin.
+        The part, with a margin of one voxel of 0 around it. Its affine's origin is the first voxel within the margin,
+        and so is that of its extent, which is the whole label map's.
     """
     box = box or (slice(0, label_map.labels.shape[0]), slice(None), slice(None))
     table = np.zeros(np.iinfo(label_map.labels.dtype).max + 1, np.uint8 if len(numbers) < 256 else np.uint16)
@@ -197,5 +202,7 @@ def renumber(label_map: LabelMap, numbers: Sequence[int], box: tuple[slice, slic
     with in_parallel() as run:
         run(_renumber, ((labels, table, made, *slab) for slab in slabs))
     affine = label_map.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.array([part.start or 0 for part in reversed(box)], np.float64)
-    return LabelMap(made, affine)
+    start = np.array([part.start or 0 for part in reversed(box)], np.float64)
+    affine[:3, 3] += affine[:3, :3] @ start
+    extent = np.stack([np.zeros(3), label_map.labels.shape[::-1]]) - start - 0.5
+    return LabelMap(made, affine, extent)

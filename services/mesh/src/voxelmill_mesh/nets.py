@@ -48,7 +48,8 @@ class SurfaceNet:
     sides
         (m, 2): the labels on both sides of each quadrilateral, the lower first. Beyond the label map is label 0.
     extent
-        (3,) float32: the highest column, row and slice of the label map's outer faces; the lowest are -0.5.
+        (2, 3) float32: the lowest and the highest column, row and slice of the image's outer faces. Where a label map
+        is a part of the image, they may lie beyond it.
     regular
         (n,) bool: the surface is a disc around this vertex. Elsewhere three labels meet, or a label touches itself.
     """
@@ -265,7 +266,7 @@ def _fill(labels: Array, first: int, last: int, parts: tuple[Array, Array, Array
     _fill_layers(labels, first, last, *parts, index, junction, *np.zeros((2, labels.shape[2]), np.uint8))
 
 
-def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
+def surface_net(labels: NDArray[np.unsignedinteger], extent: NDArray[np.float64] | None = None) -> SurfaceNet:
     """Return the boundaries of all labels of a label map, closed also where a label touches the border.
 
     The result does not depend on the number of cores.
@@ -274,7 +275,9 @@ def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
     ----------
     labels
         (slices, rows, columns), uint8 or uint16; 0 is background. Its outermost voxels are a margin and must be 0
-        (`label_map.crop` gives it so); the origin is the first voxel within.
+        (`label_map.renumber` gives it so); the origin is the first voxel within.
+    extent
+        (2, 3) the image's outer faces, `LabelMap.extent`; those of the label map if not given.
     """
     layers = labels.shape[0] - 1
     slabs = np.unique(np.linspace(0, layers, _SLABS_PER_WORKER * WORKERS + 1).astype(np.int64))
@@ -290,5 +293,8 @@ def surface_net(labels: NDArray[np.unsignedinteger]) -> SurfaceNet:
         regular = np.empty(vertex_count, np.bool_)
         parts = (starts, vertices, links, quads, sides, regular, REGULAR_CELLS)
         run(_fill, ((labels, first, last, parts) for first, last in pairwise(slabs)))
-    extent = np.array(labels.shape[::-1], np.float32) - np.float32(2.5)  # less the margin, less half a voxel
-    return SurfaceNet(vertices, links, quads, sides, extent, regular)
+    if extent is None:
+        extent = np.array(
+            [(-0.5, -0.5, -0.5), np.array(labels.shape[::-1]) - 2.5]
+        )  # less the margin, less half a voxel
+    return SurfaceNet(vertices, links, quads, sides, extent.astype(np.float32), regular)

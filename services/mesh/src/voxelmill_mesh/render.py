@@ -17,7 +17,7 @@ from voxelmill_mesh.normals import vertex_normals
 from voxelmill_mesh.writers.gltf import linear
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -105,7 +105,11 @@ def _colour(segment: ColouredMesh) -> NDArray[np.float32]:
 
 
 def render(
-    segments: Sequence[ColouredMesh], size: tuple[int, int] = (960, 720), azimuth: float = 0.0, elevation: float = 0.0
+    segments: Sequence[ColouredMesh],
+    size: tuple[int, int] = (960, 720),
+    azimuth: float = 0.0,
+    elevation: float = 0.0,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.uint8]:
     """Return a picture of segments, (height, width, 3) uint8 sRGB.
 
@@ -120,6 +124,8 @@ def render(
         X-ray; 90 at the patient's left; 180 behind.
     elevation
         How far above the horizon the viewer stands, in degrees.
+    tell
+        Hears how many segments are drawn. What it raises ends the work.
     """
     width, height = size[0] * _SAMPLES, size[1] * _SAMPLES
     axes = _axes(azimuth, elevation)
@@ -135,7 +141,8 @@ def render(
     top, bottom = np.array(_BACKGROUND_TOP, np.float32), np.array(_BACKGROUND_BOTTOM, np.float32)
     picture = np.broadcast_to(top + height_share * (bottom - top), (height, width, 3)).copy()
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32], ColouredMesh]] = []
-    for segment, places in zip(segments, turned, strict=True):
+    for done, (segment, places) in enumerate(zip(segments, turned, strict=True)):
+        tell(done)
         samples = (places - middle) * np.array([scale, -scale, 1], np.float32)
         samples[:, :2] += np.array([width / 2, height / 2], np.float32)
         normals = vertex_normals(segment.mesh) @ axes.T.astype(np.float32)
@@ -160,7 +167,9 @@ def _darken_grooves(picture: NDArray[np.float32], depth: NDArray[np.float32], sc
     if not drawn.any():
         return
     filled = np.where(drawn, depth, depth[drawn].min())
-    hollow = np.clip(_smooth_depth(filled, max(1, round(6 * scale))) - filled, 0, 25)  # over about 6 mm, up to 25 mm
+    # Over about 6 mm, up to 25 mm. What is smaller than that fills the picture: further than its rim there is nothing.
+    radius = min(max(1, round(6 * scale)), max(depth.shape))
+    hollow = np.clip(_smooth_depth(filled, radius) - filled, 0, 25)
     picture[drawn] *= np.exp(-0.07 * hollow[drawn])[:, None]
 
 

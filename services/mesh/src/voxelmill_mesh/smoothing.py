@@ -86,12 +86,12 @@ def _step(
 
 @compiled
 def _find_border(centres: Array, extent: Array) -> Array:
-    """Return the vertices on the outer faces of the label map's voxels."""
+    """Return the vertices on the outer faces of the image's voxels."""
     found = np.empty(centres.shape[0], np.int32)
     count = 0
     for v in range(centres.shape[0]):
         for axis in range(3):
-            if centres[v, axis] == np.float32(-0.5) or centres[v, axis] == extent[axis]:
+            if centres[v, axis] == extent[0, axis] or centres[v, axis] == extent[1, axis]:
                 found[count] = v
                 count += 1
                 break
@@ -100,13 +100,13 @@ def _find_border(centres: Array, extent: Array) -> Array:
 
 @compiled
 def _hold_border(border: Array, centres: Array, extent: Array, places: Array) -> None:
-    """Let no vertex at the border leave the outer faces of the label map's voxels."""
+    """Let no vertex at the border leave the outer faces of the image's voxels."""
     for i in range(border.size):
         v = border[i]
         for axis in range(3):
-            if centres[v, axis] == np.float32(-0.5):
+            if centres[v, axis] == extent[0, axis]:
                 places[v, axis] = max(places[v, axis], np.float32(0))
-            if centres[v, axis] == extent[axis]:
+            if centres[v, axis] == extent[1, axis]:
                 places[v, axis] = min(places[v, axis], np.float32(0))
 
 
@@ -121,7 +121,7 @@ def smooth(net: SurfaceNet, iterations: int) -> NDArray[np.float32]:
     """Return the smoothed vertices of a surface net, (n, 3) float32 voxel indices (column, row, slice).
 
     One iteration is a step that shrinks and a step that inflates. The result does not depend on the number of cores:
-    every step reads the old positions only. No vertex leaves the outer faces of the label map's voxels. The net's
+    every step reads the old positions only. No vertex leaves the outer faces of the image's voxels. The net's
     links are spent: what is missing there leads to a number beyond the vertices afterwards.
     """
     count = len(net.vertices)
@@ -130,7 +130,7 @@ def smooth(net: SurfaceNet, iterations: int) -> NDArray[np.float32]:
     old = np.zeros((count + 1, 4), np.float32)  # the last is the vertex that never moves
     new = np.zeros((count + 1, 4), np.float32)
     present = np.empty(count, np.uint8)
-    extent = net.extent  # a vertex at the border of the label map stands on its outer face
+    extent = net.extent  # a vertex at the border of the image stands on its outer face
     border = _find_border(net.vertices, extent)
     bounds = list(pairwise(np.linspace(0, count, WORKERS + 1).astype(np.int64)))
     with in_parallel() as run:

@@ -77,7 +77,7 @@ def _moves(vertices: Array, faces: Array, sides: Array, pressures: Array, moves:
 
 @compiled
 def _move(vertices: Array, start: Array, moves: Array, reach: float, inverse: Array, low: Array, high: Array) -> None:
-    """Move each vertex, no further than `reach` from its start, and never over the label map's outer faces."""
+    """Move each vertex, no further than `reach` from its start, and never over the image's outer faces."""
     index = np.empty(3)
     for v in range(vertices.shape[0]):
         far = 0.0
@@ -156,7 +156,7 @@ def mend_volumes(
     affine
         (4, 4) voxel index (column, row, slice) to patient millimetres.
     extent
-        The lowest and the highest voxel index of the label map's outer faces, which no vertex may cross.
+        The lowest and the highest voxel index of the image's outer faces, which no vertex may cross.
     reach
         How far a vertex may go, millimetres.
     """
