@@ -89,6 +89,8 @@ def test_every_format_of_every_segment_is_written(tmp_path: Path) -> None:
         Progress("surfaces", 1, 2),
         Progress("surfaces", 2, 2),
     ]
+    told = {step.step for step in steps if isinstance(step, Progress)}
+    assert told == {"decimate", "surfaces", "measure", "write", "preview"}
     lung, bones = result.measurements["segments"]["lung_left"], result.measurements["segments"]["bones"]
     for measured, volume in ((lung, 4 / 3 * np.pi * 8 * 10 * 12 * 0.8 * 0.8 * 2), (bones, 5 * 6 * 6 * 0.8 * 0.8 * 2)):
         assert measured["watertight"] is True

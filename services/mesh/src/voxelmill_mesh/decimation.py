@@ -335,13 +335,15 @@ def decimate(
     bound: float | None = None,
     held: NDArray[np.bool_] | None = None,
     tell: Callable[[int], None] = lambda _: None,
+    *,
+    spend: bool = False,
 ) -> tuple[Complex, NDArray[np.int32]]:
     """Return a complex in which each label has no more triangles than its target, as far as its topology allows.
 
     Parameters
     ----------
     complex_
-        The boundaries of all labels. It is not changed.
+        The boundaries of all labels. It is not changed, unless its quadrics may be spent.
     targets
         For each label from 0 on, the number of triangles wanted. That of 0 does not matter.
     blur
@@ -354,6 +356,8 @@ def decimate(
         (n,) bool, with a bound: vertices that stay where they are.
     tell
         Is told after each pass how many labels have reached their target. What it raises ends the work.
+    spend
+        Whether the complex's quadrics are needed no more: a copy of them takes 80 bytes a vertex.
 
     Returns
     -------
@@ -363,7 +367,7 @@ def decimate(
         (n,) int32: the vertex of the new complex that each vertex of the old one went into.
     """
     vertices = complex_.vertices.copy()
-    quadrics = complex_.quadrics.copy()
+    quadrics = complex_.quadrics if spend else complex_.quadrics.copy()
     corners = corners_of(complex_.faces)
     kinds, sides = complex_.kinds, complex_.sides
     counts = count_sides(sides, len(targets))

@@ -10,7 +10,7 @@ import numpy as np
 from voxelmill_mesh.clusters import merge_blocks
 from voxelmill_mesh.complexes import make_complex, transform
 from voxelmill_mesh.decimation import decimate
-from voxelmill_mesh.deviation import STRIDE, deviations
+from voxelmill_mesh.deviation import STRIDE, Samples, deviations, sampled_deviations, sampled_labels
 from voxelmill_mesh.nets import surface_net
 from voxelmill_mesh.parallel import in_parallel
 from voxelmill_mesh.quality import COARSE_SHARE, MESH_QUALITY, target_triangles
@@ -42,7 +42,8 @@ class LabelMesh:
     mesh
         Its surface, closed.
     deviation_mm
-        How far the smoothed boundary of its voxels is from the mesh at most.
+        The largest distance between the smoothed boundary of its voxels and the mesh that was found: from samples of
+        the boundary, one vertex in 32; with a bound, from all vertices and middles of faces of both.
     """
 
     mesh: Mesh
@@ -69,38 +70,46 @@ class _Aim:
         return replace(complex_, vertices=mend_volumes(complex_, self.volumes, self.affine, self.extent, reach))
 
 
-def _mend(
-    complex_: Complex, points: NDArray[np.float32], heirs: NDArray[np.int32], aim: _Aim
-) -> tuple[Complex, NDArray[np.float64]]:
-    mended = aim.mended(complex_)
-    return mended, deviations(points, heirs, mended, len(aim.targets))[0]
-
-
-def _decimate(
-    complex_: Complex, points: NDArray[np.float32], heirs: NDArray[np.int32], aim: _Aim, clock: StepClock
-) -> tuple[Complex, NDArray[np.float64]]:
-    """Decimate and mend; with a bound, again and again, until what goes too far is held where it is."""
+def _decimate(complex_: Complex, aim: _Aim, clock: StepClock) -> tuple[Complex, NDArray[np.int32]]:
+    """Decimate and mend. The complex's quadrics are spent."""
     label_count = len(aim.targets)
-    held = None if aim.max_error_mm is None else np.zeros(len(complex_.vertices), np.bool_)
-    bound = None if aim.max_error_mm is None else aim.max_error_mm / 2
+
+    def tell(done: int) -> None:
+        clock.tell(Progress("decimate", done, label_count - 1))
+
+    left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, tell=tell, spend=True)
+    return aim.mended(left), heirs
+
+
+def _decimate_within(
+    complex_: Complex, aim: _Aim, bound: float, clock: StepClock
+) -> tuple[Complex, NDArray[np.float64]]:
+    """Decimate and mend, again and again, until nothing is further off than the bound where it is measured."""
+    label_count = len(aim.targets)
+    held = np.zeros(len(complex_.vertices), np.bool_)
+    reached = 0
+
+    def tell(done: int) -> None:
+        nonlocal reached
+        reached = max(reached, done)  # each round begins anew, and what is told never falls
+        clock.tell(Progress("decimate", reached, label_count - 1))
+
     while True:
-        left, inherited = decimate(
-            complex_,
-            aim.targets,
-            BLUR * aim.spacing,
-            bound,
-            held,
-            lambda done: clock.tell(Progress("decimate", done, label_count - 1)),
-        )
-        owners = inherited[heirs]
+        left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, bound / 2, held, tell)
         left = aim.mended(left)
-        largest, beyond = deviations(points, owners, left, label_count, aim.most)
-        if held is None or not beyond.any():
+        largest, far = deviations(complex_, left, heirs, label_count, bound)
+        if not far.any():
             return left, largest
         # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
-        if held[heirs[beyond]].all():
-            return _mend(complex_, points, heirs, aim)
-        held[heirs[np.isin(owners, owners[beyond])]] = True
+        more = far[heirs] & ~held
+        if not more.any():
+            far[left.faces[far[left.faces].any(axis=1)]] = True
+            more = far[heirs] & ~held
+        if not more.any():
+            whole = aim.mended(complex_)
+            own = np.arange(len(held), dtype=np.int32)
+            return whole, deviations(complex_, whole, own, label_count, bound)[0]
+        held |= more
 
 
 def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, clock: StepClock) -> list[LabelMesh]:
@@ -124,7 +133,7 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
     affine = label_map.affine
     spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
     clock.begin("extract")
-    net = surface_net(label_map.labels)
+    net = surface_net(label_map.labels, label_map.extent)
     triangles = 2 * count_sides(net.sides, label_count)
     targets = np.array([target_triangles(int(each), plan.reduction_percent, quality) for each in triangles])
     clock.begin("smooth")
@@ -145,17 +154,21 @@ def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, cloc
         del tiles, faces, face_sides
     else:
         complex_ = make_complex(smoothed, net, merged, count, affine, with_quadrics=False)
-    stride = STRIDE if plan.max_error_mm is None else 1
-    points = transform(smoothed[::stride].copy(), affine, complex_.origin)
-    heirs = merged[::stride].copy()
-    extent = (np.full(3, -0.5), net.extent.astype(np.float64))
+    points = transform(smoothed[::STRIDE].copy(), affine, complex_.origin)
+    samples = Samples(points, sampled_labels(net), merged[::STRIDE].copy())
+    extent = (net.extent[0].astype(np.float64), net.extent[1].astype(np.float64))
     del net, smoothed, merged  # most of the memory
     volumes = np.asarray(voxels * (label_map.voxel_ml * 1000), np.float64)
     aim = _Aim(targets, volumes, affine, extent, spacing, plan.max_error_mm)
-    if decimating:
-        complex_, largest = _decimate(complex_, points, heirs, aim, clock)
+    if decimating and plan.max_error_mm is not None:
+        complex_, largest = _decimate_within(complex_, aim, plan.max_error_mm, clock)
     else:
-        complex_, largest = _mend(complex_, points, heirs, aim)
+        if decimating:
+            complex_, heirs = _decimate(complex_, aim, clock)
+            samples = replace(samples, heirs=heirs[samples.heirs])
+        else:
+            complex_ = aim.mended(complex_)
+        largest = sampled_deviations(samples, complex_, label_count)
     clock.begin("surfaces")
     sides = index_sides(complex_.sides, label_count)
     vertices = (complex_.vertices + complex_.origin).astype(np.float32)

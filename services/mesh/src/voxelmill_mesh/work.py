@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -71,8 +72,8 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
         Files `meshes/{segment}.stl`, `.ply`, `.obj` with `materials.mtl`, `.mz3`, `scene.glb` with `scene-web.glb`,
         `meshes.json` (the measurements), `meshes.zip` (all of these), and `preview.png`. Measurements: `segments`, by
         name, what `MeshMeasures` says with `voxel_volume_ml`, `volume_error_percent` (of the mesh against the voxels),
-        `deviation_mm` (how far the smoothed boundary of the voxels is from the mesh at most) and `touches_border` (the
-        anatomy leaves the image, and the mesh is closed there by its border); `lps_to_scene`, the transform from
+        `sampled_deviation_mm` (`LabelMesh.deviation_mm`) and `touches_border` (the anatomy leaves the image, and the
+        mesh is closed there by its border); `lps_to_scene`, the transform from
         patient millimetres to the scene's metres.
 
     Raises
@@ -116,14 +117,20 @@ def mesh_labels(task: MeshTask, report: Report) -> WorkResult:
     warnings += _warn_of_volumes(measurements)
     clock.begin("write")
     measured = {"segments": measurements, "lps_to_scene": LPS_TO_SCENE}
-    paths = write_meshes(coloured, task.plan.formats, task.output, measured)
+    tell = partial(_tell, clock, "write", len(coloured))
+    paths = write_meshes(coloured, task.plan.formats, task.output, measured, tell)
     clock.begin("preview")
     preview = task.output / PREVIEW
-    write_png(render(_worth_showing(coloured)), preview)
+    shown = _worth_showing(coloured)
+    write_png(render(shown, tell=partial(_tell, clock, "preview", len(shown))), preview)
     paths.append(preview)
     clock.end()
     files = tuple(OutputFile(f"{FOLDER}/{path.name}", path, MEDIA_TYPES[path.suffix]) for path in paths)
     return WorkResult(files, clock.seconds, measured, tuple(warnings))
+
+
+def _tell(clock: StepClock, step: str, total: int, done: int) -> None:
+    clock.tell(Progress(step, done, total))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -157,7 +164,7 @@ def _measure(made: LabelMesh, voxel_volume_ml: float, *, touches_border: bool) -
         **asdict(measures),
         "voxel_volume_ml": significant(voxel_volume_ml),
         "volume_error_percent": round(100 * (measures.volume_ml / voxel_volume_ml - 1), 4),
-        "deviation_mm": round(made.deviation_mm, 3),
+        "sampled_deviation_mm": round(made.deviation_mm, 3),
         "touches_border": touches_border,
     }
 

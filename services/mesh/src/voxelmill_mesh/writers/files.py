@@ -15,7 +15,7 @@ from voxelmill_mesh.writers.stl import write_stl
 from voxelmill_shared.plan import MeshFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -69,6 +69,7 @@ def write_meshes(
     formats: Collection[MeshFormat],
     folder: Path,
     measurements: Mapping[str, Any] | None = None,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> list[Path]:
     """Write the files of a job into a folder, which is made if missing.
 
@@ -81,6 +82,8 @@ def write_meshes(
         `scene-web.glb`. In the end `meshes.zip` with all of these.
     measurements
         Written as `meshes.json`; none if not given.
+    tell
+        Hears of how many segments the files are written. What it raises ends the work.
 
     Returns
     -------
@@ -90,7 +93,9 @@ def write_meshes(
     folder.mkdir(parents=True, exist_ok=True)
     with in_parallel() as run:
         paths = [
-            path for each in run(_write_segment, ((segment, formats, folder) for segment in segments)) for path in each
+            path
+            for each in run(_write_segment, ((segment, formats, folder) for segment in segments), tell)
+            for path in each
         ]
     if MeshFormat.OBJ in formats:
         write_materials(segments, folder / MATERIALS)
