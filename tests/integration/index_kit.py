@@ -55,7 +55,7 @@ FILES = {
     Stage.MESH: {"meshes/lung_left.stl": b"left", "meshes/lung_right.stl": b"right", "meshes/scene.glb": b"scene"},
 }
 DONE = {Stage.THUMBNAIL: SeriesThumbnailed, Stage.SEGMENT: SeriesSegmented, Stage.MESH: SeriesMeshed}
-VOLATILE = {"event_id", "first_seen", "indexed_at", "manifest_sha256", "record_sha256", "receipt_sha256"}
+VOLATILE = {"digest", "event_id", "first_seen", "indexed_at", "manifest_sha256", "record_sha256", "receipt_sha256"}
 """Columns that hold a time of this run, or a digest over UIDs that each example has its own of."""
 
 
