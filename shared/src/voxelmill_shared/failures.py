@@ -319,7 +319,7 @@ FAILURES: Final = (
         "segments-invalid",
         _P,
         ("mesh",),
-        "Segments of the label map share a number or a name.",
+        "Segments of the label map have no fit number, name or colour, or share one of the first two.",
         "Report it: segment should never write such a label map.",
     ),
     Failure(
