@@ -98,7 +98,7 @@ def index_sides(sides: NDArray[np.unsignedinteger], label_count: int) -> SideInd
 def _gather(vertices: Array, faces: Array, order: Array) -> tuple[Array, Array]:
     """Return the vertices and faces of one label, its faces seen from outside, in their order."""
     own = np.empty((order.size, 3), np.int32)
-    low = np.int64(vertices.shape[0])
+    low = vertices.shape[0]
     high = -1
     for i in range(order.size):
         f = order[i]
