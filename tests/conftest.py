@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 pytest_plugins = ["servers.rabbitmq", "servers.seaweedfs", "servers.postgresql"]
+
+TESTS = Path(__file__).parent
+MEASURED = (TESTS / "unit" / "shared", TESTS / "contract")
+"""The tests of `voxelmill_shared` itself, which is what coverage is asked for."""
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
@@ -17,6 +25,43 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(f"{what}; CI must have it")
     pytest.skip(what)
+
+
+class _Measurement:
+    """Coverage, on for the tests of `MEASURED` and off for the others: tracing would cost those half as much again.
+
+    The processes that a test starts are measured if the test is.
+    """
+
+    NAME = "COVERAGE_PROCESS_CONFIG"
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+        self._for_children = os.environ.get(self.NAME)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        wanted = any(folder in item.path.parents for folder in MEASURED)
+        if wanted != self._controller.started:
+            if wanted:
+                self._controller.resume()
+            else:
+                self._controller.pause()
+            if self._for_children is not None:
+                if wanted:
+                    os.environ[self.NAME] = self._for_children
+                else:
+                    os.environ.pop(self.NAME, None)
+        return (yield)
+
+
+@pytest.hookimpl(trylast=True)  # when pytest-cov has begun
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Measure what is to be measured, where pytest-cov was asked to."""
+    plugin = session.config.pluginmanager.getplugin("_cov")
+    controller = getattr(plugin, "cov_controller", None)
+    if controller is not None and controller.cov is not None:
+        session.config.pluginmanager.register(_Measurement(controller))
 
 
 @pytest.fixture(autouse=True, scope="session")
