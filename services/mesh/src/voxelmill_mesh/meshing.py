@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +82,11 @@ def _decimate(complex_: Complex, aim: _Aim, clock: StepClock) -> tuple[Complex, 
     return aim.mended(left), heirs
 
 
+_SHARES = (0.5, 0.4, 0.3)
+"""How much of the bound a collapse may take in the first rounds and then. What is held in one place is made good in
+others, where something may then be too far: less and less is, as the share falls."""
+
+
 def _decimate_within(
     complex_: Complex, aim: _Aim, bound: float, clock: StepClock
 ) -> tuple[Complex, NDArray[np.float64]]:
@@ -94,22 +100,21 @@ def _decimate_within(
         reached = max(reached, done)  # each round begins anew, and what is told never falls
         clock.tell(Progress("decimate", reached, label_count - 1))
 
-    while True:
-        left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, bound / 2, held, tell)
+    for share in chain(_SHARES, repeat(_SHARES[-1], label_count)):
+        left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, share * bound, held, tell)
         left = aim.mended(left)
         largest, far = deviations(complex_, left, heirs, label_count, bound)
         if not far.any():
             return left, largest
-        # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
-        more = far[heirs] & ~held
-        if not more.any():
+        if share > _SHARES[-1]:
+            # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
             far[left.faces[far[left.faces].any(axis=1)]] = True
-            more = far[heirs] & ~held
-        if not more.any():
-            whole = aim.mended(complex_)
-            own = np.arange(len(held), dtype=np.int32)
-            return whole, deviations(complex_, whole, own, label_count, bound)[0]
-        held |= more
+            held |= far[heirs]
+        else:  # a label that still is too far somewhere is not decimated at all
+            held[complex_.faces[(largest > bound)[complex_.sides].any(axis=1)]] = True
+    whole = aim.mended(complex_)
+    own = np.arange(len(held), dtype=np.int32)
+    return whole, deviations(complex_, whole, own, label_count, bound)[0]
 
 
 def make_meshes(label_map: LabelMap, voxels: NDArray[np.int64], plan: Plan, clock: StepClock) -> list[LabelMesh]:
