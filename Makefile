@@ -61,7 +61,7 @@ logs:  ## Follow the logs, or one [NAME=mesh-1]
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
 	@tools/setup totalsegmentator --if-possible
 	@tools/setup servers
-	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90)
+	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 4 --dist worksteal --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 test-ceph: setup-dev  ## Run the tests against a private Ceph (0.5 GB of Debian packages)
 	@tools/setup servers

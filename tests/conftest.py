@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 pytest_plugins = ["servers.rabbitmq", "servers.seaweedfs", "servers.postgresql"]
 
@@ -25,6 +28,23 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(f"{what}; CI must have it")
     pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Whatever a test makes of the log's configuration, the tests after it log as the ones before it."""
+    before, handlers, level, show = (
+        structlog.get_config(),
+        logging.root.handlers[:],
+        logging.root.level,
+        warnings.showwarning,
+    )
+    yield
+    structlog.configure(**before)
+    logging.captureWarnings(capture=False)
+    warnings.showwarning = show
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 class _Measurement:

@@ -199,7 +199,7 @@ def test_one_missing_slice_is_filled_in_and_told(series, tmp_path):
         (["run", "source", "--output", "out", "--format", "fbx"], 2, "fbx"),
         (["run", "source", "--output", "out", "--task", "total"], 2, "the model threshold has no tasks"),
         (["run", "source", "--output", "file"], 2, "file"),
-        (["dlq", "list"], 2, "not built yet"),
+        (["dlq", "list"], 2, "no installation there"),
         (["watch"], 2, "not built yet"),
         (["status", "--data", "empty"], 2, "no catalog there"),
         (["--log-level", "LOUD", "doctor"], 2, "LOUD"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from e2e.command import voxelmill
@@ -16,20 +15,11 @@ from voxelmill_segment.totalsegmentator.weights import WeightsFolder
 from voxelmill_shared.plan import Organ, Plan, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SIX_MM = "Dataset298_TotalSegmentator_total_6mm_1559subj"
 
-pytestmark = pytest.mark.usefixtures("totalsegmentator", "logging_as_before")
-
-
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """The command sends the log to a standard error that is gone when it ends; the tests after it log too."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
+pytestmark = pytest.mark.usefixtures("totalsegmentator")
 
 
 def make_six_mm(where: Path, content: bytes = b"numbers") -> Path:

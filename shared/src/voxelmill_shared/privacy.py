@@ -26,7 +26,7 @@ DIGEST = re.compile(rf"\b([\w.-]+#[0-9a-f]{{{DIGEST_DIGITS}}})\b")
 _KEPT = 10_000
 """How many keys of this process are remembered, the last ones: whoever writes about a key has just used it."""
 _SHORTEST = 3
-"""A shorter file name tells nothing, and it stands in the middle of other texts by chance."""
+"""A shorter name tells nothing, and it stands in the middle of other texts by chance."""
 
 _NAMELESS = "results"
 """The store whose keys Voxelmill makes itself, of UIDs and numbers."""
@@ -165,7 +165,8 @@ def _forms(text: str, known: dict[str, str]) -> Iterator[tuple[str, str]]:
         if key in text:
             bucket = digest.partition("#")[0]
             yield f"{bucket}/{key}", digest
-            yield key, digest
+            if len(key) >= _SHORTEST:
+                yield key, digest
         if folder:
             yield from _folders(folder, digest)
         if len(name) >= _SHORTEST:

@@ -269,7 +269,7 @@ def test_tilted_gantry_is_a_shear(data: Path) -> None:
         ("nonimage/rtdose.dcm", "derived-object", "dose"),
         ("nonimage/reportsi.dcm", "not-an-image", "no pixels"),
         ("broken/MR_truncated.dcm", "truncated-pixels", "8,192"),
-        ("broken/badVR.dcm", "unreadable-header", "1A"),
+        ("broken/badVR.dcm", "unreadable-header", "invalid literal"),
         ("broken/zipMR.gz", "not-an-image", "no pixels"),
         ("color_mono1_lut/gdcm-US-ALOKA-16.dcm", "colour-images", "PALETTE COLOR"),
         ("enhanced/eCT_Supplemental.dcm", "colour-images", "supplemental palette"),

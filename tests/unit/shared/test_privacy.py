@@ -152,6 +152,8 @@ def test_no_log_line_quotes_a_header_or_a_key(monkeypatch: pytest.MonkeyPatch) -
     before = structlog.get_config()
     logs.configure("INFO")
     handler = logs._OfLibraries()
+    level = logging.getLogger("pydicom").level
+    logging.getLogger("pydicom").setLevel(logging.WARNING)  # ingest silences it
     logging.getLogger("pydicom").addHandler(handler)
     logging.getLogger("py.warnings").addHandler(handler)
     try:
@@ -173,6 +175,7 @@ def test_no_log_line_quotes_a_header_or_a_key(monkeypatch: pytest.MonkeyPatch) -
     finally:
         logging.captureWarnings(False)
         logging.getLogger("pydicom").removeHandler(handler)
+        logging.getLogger("pydicom").setLevel(level)
         logging.getLogger("py.warnings").removeHandler(handler)
         structlog.configure(**before)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
