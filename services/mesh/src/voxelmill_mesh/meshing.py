@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,9 +81,9 @@ def _decimate(complex_: Complex, aim: _Aim, clock: StepClock) -> tuple[Complex, 
     return aim.mended(left), heirs
 
 
-_SHARES = (0.5, 0.4, 0.3)
-"""How much of the bound a collapse may take in the first rounds and then. What is held in one place is made good in
-others, where something may then be too far: less and less is, as the share falls."""
+_LOCAL_ROUNDS = 6
+"""So often only the places that are too far are held. What is held in one place is made good in others, where something
+may then be too far, so without an end to it the rounds could be many."""
 
 
 def _decimate_within(
@@ -100,15 +99,16 @@ def _decimate_within(
         reached = max(reached, done)  # each round begins anew, and what is told never falls
         clock.tell(Progress("decimate", reached, label_count - 1))
 
-    for share in chain(_SHARES, repeat(_SHARES[-1], label_count)):
-        left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, share * bound, held, tell)
+    for round_ in range(_LOCAL_ROUNDS + label_count):
+        left, heirs = decimate(complex_, aim.targets, BLUR * aim.spacing, bound / 2, held, tell)
         left = aim.mended(left)
         largest, far = deviations(complex_, left, heirs, label_count, bound)
         if not far.any():
             return left, largest
-        if share > _SHARES[-1]:
-            # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
-            far[left.faces[far[left.faces].any(axis=1)]] = True
+        # A collapse is judged by what went into its vertex; what those beside it add is seen only now.
+        if round_ < _LOCAL_ROUNDS:
+            if held[far[heirs]].all():
+                far[left.faces[far[left.faces].any(axis=1)]] = True
             held |= far[heirs]
         else:  # a label that still is too far somewhere is not decimated at all
             held[complex_.faces[(largest > bound)[complex_.sides].any(axis=1)]] = True
