@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from voxelmill_cli.counting import counting
 
 audit_app = typer.Typer(
     name="audit", no_args_is_help=True, help="Who did what, on what, when: hold the trail to its chain, and export it.",
     rich_markup_mode=None,
 )  # fmt: skip
-_SAY_EVERY_SECONDS = 5.0
 
 DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` or a run works in")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -41,7 +34,7 @@ def verify(
     from voxelmill_shared.catalog.verification import Head  # noqa: PLC0415 - as above
 
     noted = call_sync(Head.parse, since_head) if since_head is not None else None
-    with _progress("verifying", quiet=as_document) as progress:
+    with counting(Console(stderr=True), "verifying", "records", quiet=as_document) as progress:
         found = call(audit.verify(data, noted, progress))
     if as_document:
         print_json(found)
@@ -67,30 +60,7 @@ def export(
 
     since_time = call_sync(audit.read_time, since) if since else None
     until_time = call_sync(audit.read_time, until) if until else None
-    with _progress("exporting", quiet=False) as progress:
+    with counting(Console(stderr=True), "exporting", "records", quiet=False) as progress:
         found = call(audit.export(data, output, since=since_time, until=until_time, series=series, progress=progress))
     if output is not None:
         say(out, f"{found['output']}: {found['records']} AuditEvents of FHIR R4")
-
-
-@contextmanager
-def _progress(doing: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show how far it is: a bar on a terminal, a line now and then elsewhere, both on standard error."""
-    if quiet:
-        yield lambda _done, _total: None
-        return
-    if not sys.stderr.isatty():
-        said = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            nonlocal said
-            if time.monotonic() - said > _SAY_EVERY_SECONDS:
-                said = time.monotonic()
-                sys.stderr.write(f"{doing}: {done} of {total} records\n" if total else f"{doing}: {done} records\n")
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)

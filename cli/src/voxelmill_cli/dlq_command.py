@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from voxelmill_cli.console import cell, say
+from voxelmill_cli.counting import counting
 from voxelmill_cli.errors import CommandError
 from voxelmill_cli.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
@@ -30,7 +27,6 @@ dlq_app = typer.Typer(
     name="dlq", no_args_is_help=True, help="Messages that failed for good: look at them, try them again, give them up.",
     rich_markup_mode=None,
 )  # fmt: skip
-_SAY_EVERY_SECONDS = 5.0
 
 DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` works in")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -192,11 +188,11 @@ def _settle(
             say(out, f"{_count(letters)} would be {verb}; nothing was changed")
         return
     states: list[Progress] = []
-    with _display(out, verb, quiet=as_document) as told:
+    with counting(out, verb, "dead letters", quiet=as_document) as told:
 
         def remember(progress: Progress) -> None:
             states[:] = [progress]
-            told(progress)
+            told(progress.done + progress.gone, progress.total)
 
         try:
             call(dlq.settle(data.absolute(), letters, Order(whoami(), rate, remember), drop=drop))
@@ -212,28 +208,6 @@ def _settle(
     say(out, f"{done} of {_count(letters)} {verb}")
     if gone:
         say(out, f"{gone} had been settled by somebody else meanwhile")
-
-
-@contextmanager
-def _display(out: Console, verb: str, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Show how far it is: a bar on a terminal, else a line now and then."""
-    if quiet:
-        yield lambda _: None
-    elif out.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=out, transient=True) as bar:
-            task = bar.add_task(verb, total=None)
-            yield lambda progress: bar.update(task, completed=progress.done + progress.gone, total=progress.total)
-    else:
-        following = time.monotonic() + _SAY_EVERY_SECONDS
-
-        def tell(progress: Progress) -> None:
-            nonlocal following
-            if time.monotonic() >= following:
-                following = time.monotonic() + _SAY_EVERY_SECONDS
-                say(out, f"{progress.done} of {progress.total} dead letters {verb}")
-
-        yield tell
 
 
 def _count(letters: Sequence[Any]) -> str:

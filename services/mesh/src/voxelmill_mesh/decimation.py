@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxelmill_mesh.collapse_costs import place, refresh, update_around
 from voxelmill_mesh.collapse_rules import far_from_star, gather_star, keeps_topology, spoils
 from voxelmill_mesh.compiled import compiled, inlined
-from voxelmill_mesh.complexes import CORNER, DISC, LARGEST_STAR, Complex, corners_of, link_corners, others
-from voxelmill_mesh.quadrics import cost_limit, error_at, optimum, weight_of
+from voxelmill_mesh.complexes import LARGEST_STAR, Complex, corners_of, link_corners
+from voxelmill_mesh.quadrics import cost_limit, weight_of
 from voxelmill_mesh.surface import count_sides
 
 if TYPE_CHECKING:
@@ -34,43 +35,6 @@ if TYPE_CHECKING:
 
 PASS_SHARE = 0.8
 """The part of the vertices that one pass may take away at most; neighbours must wait for the next."""
-
-
-@inlined
-def _place(u: int, v: int, vertices: Array, kinds: Array, quadrics: Array) -> tuple[float, float, float, float]:
-    """Return where the vertex of two goes, and at what cost; a vertex goes into one of a higher kind, not beside it."""
-    if kinds[u] == kinds[v]:
-        if kinds[u] == CORNER:
-            return 0.0, 0.0, 0.0, np.inf
-        return optimum(quadrics[u], quadrics[v])
-    stays = u if kinds[u] > kinds[v] else v
-    x, y, z = vertices[stays, 0], vertices[stays, 1], vertices[stays, 2]
-    return x, y, z, error_at(quadrics[u], quadrics[v], x, y, z)
-
-
-@inlined
-def _cheapest(
-    u: int, heads: Array, ring: Array, corners: Array, vertices: Array, kinds: Array, quadrics: Array, refused: int
-) -> tuple[int, float]:
-    """Return the neighbour with a higher number to which the edge from u is cheapest, and its cost."""
-    best = -1
-    least = np.inf
-    c = heads[u]
-    while True:
-        p, q = others(c, corners)
-        if p > u and p != refused:
-            cost = _place(u, p, vertices, kinds, quadrics)[3]
-            if cost < least:
-                least = cost
-                best = p
-        if kinds[u] != DISC and q > u and q != refused:  # around a disc each neighbour is the first of one face
-            cost = _place(u, q, vertices, kinds, quadrics)[3]
-            if cost < least:
-                least = cost
-                best = q
-        c = ring[c]
-        if c == heads[u]:
-            return best, least
 
 
 @inlined
@@ -142,87 +106,6 @@ def _collapse(
     heads[u] = -1
 
 
-@inlined
-def _is_open(u: int, heads: Array, ring: Array, kinds: Array, sides: Array, counts: Array, targets: Array) -> bool:
-    """Tell whether a vertex can still go: between labels that both have more triangles than they shall keep."""
-    c = heads[u]
-    while True:
-        first, second = sides[c >> 2, 0], sides[c >> 2, 1]
-        if (not first or counts[first] > targets[first]) and counts[second] > targets[second]:
-            return True
-        c = ring[c]
-        if kinds[u] == DISC or c == heads[u]:
-            return False
-
-
-@compiled
-def _refresh(
-    alive: Array,
-    stale: Array,
-    costs: Array,
-    best: Array,
-    refused: Array,
-    heads: Array,
-    ring: Array,
-    corners: Array,
-    vertices: Array,
-    kinds: Array,
-    quadrics: Array,
-    sides: Array,
-    counts: Array,
-    targets: Array,
-) -> int:
-    """Move the vertices that can still go to the front of `alive`, see to their costs, and return how many they are."""
-    survivors = 0
-    for i in range(alive.size):
-        u = alive[i]
-        if heads[u] < 0 or not _is_open(u, heads, ring, kinds, sides, counts, targets):
-            continue
-        alive[survivors] = u
-        survivors += 1
-        if stale[u]:
-            best[u], costs[u] = _cheapest(u, heads, ring, corners, vertices, kinds, quadrics, refused[u])
-            stale[u] = False
-    return survivors
-
-
-@inlined
-def _update_around(
-    u: int,
-    v: int,
-    heads: Array,
-    ring: Array,
-    corners: Array,
-    vertices: Array,
-    kinds: Array,
-    quadrics: Array,
-    costs: Array,
-    best: Array,
-    stale: Array,
-    refused: Array,
-) -> None:
-    """See to the costs around v, into which u went: v's own waits for the next pass, a neighbour's only if it must."""
-    stale[v] = True
-    refused[v] = -1
-    c = heads[v]
-    while True:
-        p, q = others(c, corners)
-        for w in (p, q):
-            if kinds[v] == DISC and w == q:
-                continue
-            if best[w] == u or best[w] == v or costs[w] == np.inf:
-                stale[w] = True
-                refused[w] = -1
-            elif w < v and not stale[w]:
-                cost = np.float32(_place(w, v, vertices, kinds, quadrics)[3])
-                if cost < costs[w]:
-                    costs[w] = cost
-                    best[w] = v
-        c = ring[c]
-        if c == heads[v]:
-            break
-
-
 @compiled
 def _pass(
     alive: Array,
@@ -244,7 +127,7 @@ def _pass(
     bound: float,
     heirs: Array,
     blur: float,
-    place: Array,
+    target: Array,
     first: Array,
     second: Array,
 ) -> int:
@@ -272,13 +155,13 @@ def _pass(
             costs[u] = np.inf
             continue
         star, other = first[:size], second[:other_size]
-        x, y, z, cost = _place(u, v, vertices, kinds, quadrics)
-        place[0], place[1], place[2] = x, y, z
+        x, y, z, cost = place(u, v, vertices, kinds, quadrics)
+        target[0], target[1], target[2] = x, y, z
         error = 0.0
         if bound < np.inf:
             error = max(
-                errors[gone] + far_from_star(vertices[gone], gone, stays, star, other, vertices, place),
-                errors[stays] + far_from_star(vertices[stays], gone, stays, star, other, vertices, place),
+                errors[gone] + far_from_star(vertices[gone], gone, stays, star, other, vertices, target),
+                errors[stays] + far_from_star(vertices[stays], gone, stays, star, other, vertices, target),
             )
         if (
             error > bound
@@ -299,7 +182,7 @@ def _pass(
         vertices[stays, 0], vertices[stays, 1], vertices[stays, 2] = x, y, z
         for k in range(10):
             quadrics[stays, k] += quadrics[gone, k]
-        _update_around(gone, stays, heads, ring, corners, vertices, kinds, quadrics, costs, best, stale, refused)
+        update_around(gone, stays, heads, ring, corners, vertices, kinds, quadrics, costs, best, stale, refused)
     return tried
 
 
@@ -387,7 +270,7 @@ def decimate(
         tell(int((counts[1:] <= targets[1:]).sum()))
         needed = _excess(counts, targets) // 2
         state = (heads, ring, corners, vertices, kinds, quadrics)
-        survivors = _refresh(alive, stale, costs, best, refused, *state, sides, counts, targets)
+        survivors = refresh(alive, stale, costs, best, refused, *state, sides, counts, targets)
         alive = alive[:survivors]
         if not needed or not survivors:
             break
