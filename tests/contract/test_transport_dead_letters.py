@@ -218,15 +218,15 @@ async def test_killed_at_any_moment_a_replay_loses_nothing_and_repeats_nothing(
     for _ in range(KILLS):
         async with replaying_process(broker, work) as other:
             for _ in range(drawn.randrange(1, 12)):
-                await other.line()  # one for each batch that it has put back
+                if await other.line() == "done":  # else one line for each batch that it has put back
+                    break
             await asyncio.sleep(drawn.random() / 200)  # the moment of the fault, not a wait for something
             await other.kill()
         hits += bool(await letters(transport, work))
     assert hits >= 2, "the kills came too late to disturb anything"
-    rest = await letters(transport, work)
-    assert await transport.replay(work, [letter.handle for letter in rest]) == len(rest)
     async with asyncio.timeout(SOON):
-        while len(delivered) < total:  # noqa: ASYNC110 - consumers have no bell for a test
+        while len(delivered) < total:  # a broker lets the letters of the dead go some time after it lets their lock go
+            await transport.replay(work, [letter.handle for letter in await letters(transport, work)])
             await asyncio.sleep(0.02)
     await counted(transport, work, ready=0, in_hand=0, dead=0)
     assert sorted(map(int, delivered)) == list(range(total))

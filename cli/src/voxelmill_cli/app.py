@@ -29,6 +29,9 @@ from voxelmill_cli.errors import (
 )
 from voxelmill_cli.interrupts import interruptible
 from voxelmill_cli.options import (
+    DEFAULT_DATA,
+    DataOption,
+    JsonOption,
     MaxErrorOption,
     ModelOption,
     OrganOption,
@@ -63,10 +66,6 @@ app.add_typer(dlq_app)
 app.add_typer(storage_app)
 app.add_typer(weights_app)
 out = Console()
-
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
-DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` or a run works in")]
-DEFAULT_DATA = Path("voxelmill-data")
 
 
 def fail(line: str, exit_code: int) -> typer.Exit:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from voxelmill_cli.counting import counting
+from voxelmill_cli.options import DEFAULT_DATA, DataOption, JsonOption
 
 audit_app = typer.Typer(
     name="audit", no_args_is_help=True, help="Who did what, on what, when: hold the trail to its chain, and export it.",
     rich_markup_mode=None,
 )  # fmt: skip
-
-DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` or a run works in")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
-DEFAULT_DATA = Path("voxelmill-data")
 
 
 @audit_app.command()

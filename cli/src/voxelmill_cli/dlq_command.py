@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from voxelmill_cli.console import cell, say
 from voxelmill_cli.counting import counting
 from voxelmill_cli.errors import CommandError
 from voxelmill_cli.interrupts import Interrupted
+from voxelmill_cli.options import DEFAULT_DATA, DataOption, JsonOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,6 @@ dlq_app = typer.Typer(
     rich_markup_mode=None,
 )  # fmt: skip
 
-DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` works in")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 HandlesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="HANDLE…", help="which, by their handles or the beginnings of these")
 ]
@@ -43,7 +42,6 @@ AllOption = Annotated[bool, typer.Option("--all", help="every dead letter")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="say which, and change nothing")]
 LimitOption = Annotated[int, typer.Option(min=0, help="how many letters are listed one by one")]
 RateOption = Annotated[float, typer.Option(min=0, max=100_000, help="letters a second; 0: as fast as it goes")]
-DEFAULT_DATA = Path("voxelmill-data")
 
 
 @dlq_app.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ def _a_task(value: str) -> str:
     return value
 
 
+DataOption = Annotated[Path, typer.Option("--data", help="the folder that `voxelmill up` or a run works in")]
+DEFAULT_DATA = Path("voxelmill-data")
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 OrganOption = Annotated[Organ, typer.Option("--organ", envvar="VOXELMILL_ORGAN", help="what to segment")]
 ModelOption = Annotated[ModelName, typer.Option("--model", envvar="VOXELMILL_MODEL", help="the segmentation model")]
 TaskOption = Annotated[

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from voxelmill_cli.console import say
 from voxelmill_cli.errors import EXIT_INPUT_FAILED, CommandError
-from voxelmill_cli.options import OrganOption, QualityOption, ResolutionOption, TaskOption
+from voxelmill_cli.options import JsonOption, OrganOption, QualityOption, ResolutionOption, TaskOption
 from voxelmill_shared.plan import ModelName, Organ, Plan, Quality
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ FolderOption = Annotated[
 DEFAULT = Path("voxelmill-data/weights")
 TasksArgument = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="tasks, total lung_vessels")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="put it in the place of what is there")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
 @weights_app.command("list")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from voxelmill_cli.console import cell, say
 from voxelmill_cli.errors import EXIT_USAGE
+from voxelmill_cli.options import JsonOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ FileArgument = Annotated[str, typer.Argument(metavar="PATH", help="a folder or a
 FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="a folder of this machine; made if missing")]
 JobsOption = Annotated[int, typer.Option(min=1, max=64, help="how many files at a time")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="look, and transfer nothing")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
 @storage_app.command()
