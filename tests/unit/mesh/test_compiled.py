@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -118,3 +119,36 @@ def test_a_folder_that_goes_away_meanwhile_fails_nothing(package: Path) -> None:
     function = load()
     shutil.rmtree(package / "__pycache__")
     assert function(10) == 11
+
+
+def test_of_two_processes_one_compiles_and_the_other_waits(package: Path) -> None:
+    """Two that need a function at the same moment do not both compile it: that would take each twice as long."""
+    program = (
+        "import sys; from small_package.caller import raised\n"
+        "print('ready', flush=True); sys.stdin.readline(); raised(10); print(sum(raised.stats.cache_hits.values()))"
+    )
+    two = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=package.parent,
+            env={**os.environ, "PYTHONPATH": str(package.parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in two:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in two:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        read = sorted(process.communicate()[0].strip() for process in two)
+    finally:
+        for process in two:
+            process.kill()
+            process.wait()
+    assert read == ["0", "1"]

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -97,9 +97,9 @@ def _folder(source: Path) -> Path | None:
 
 
 @contextmanager
-def _locked(folder: str, kind: int) -> Iterator[None]:
+def _locked(folder: str, kind: int, name: str = "lock") -> Iterator[None]:
     """Let one process at a time write: numba's index and the code that it names are two files."""
-    with Path(folder, "lock").open("a") as file:
+    with Path(folder, name).open("a") as file:
         fcntl.flock(file, kind)
         yield
 
@@ -133,16 +133,36 @@ class _Kept(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Keeps a function's code. What cannot be kept or read, on a full disk say, the next process compiles again."""
+    """Keeps a function's code. What cannot be kept or read, on a full disk say, the next process compiles again.
+
+    Of processes that find a function missing at the same time one compiles, and the others wait and read. They never
+    wait in a circle: whoever holds a function and waits for another is compiling a caller of that.
+    """
 
     _impl_class = _Kept
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._turn = ExitStack()
+        """Held from a miss until the code is kept. numba lets one thread at a time compile."""
+        self._turn_name = f"{function.__qualname__}-{function.__code__.co_firstlineno}.turn"
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        if found := self._load(sig, target_context):
+            return found
+        self._turn.close()  # of a compilation that failed
+        with suppress(OSError):
+            self._turn.enter_context(_locked(self.cache_path, fcntl.LOCK_EX, self._turn_name))
+        if found := self._load(sig, target_context):
+            self._turn.close()
+        return found
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         with suppress(OSError), _locked(self.cache_path, fcntl.LOCK_SH):
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError), _locked(self.cache_path, fcntl.LOCK_EX):
+        with self._turn, suppress(OSError), _locked(self.cache_path, fcntl.LOCK_EX):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
@@ -150,7 +170,7 @@ def _compile(function: FunctionT, *, forceinline: bool) -> FunctionT:
     dispatcher: Any = njit(nogil=True, error_model="numpy", forceinline=forceinline)(function)
     if _folder(Path(function.__code__.co_filename)) is not None:
         # What `enable_caching` does, which knows only numba's own places.
-        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001 - there is no other way in
+        dispatcher._cache = _Cache(function)  # noqa: SLF001 - there is no other way in
     return cast("FunctionT", dispatcher)
 
 
