@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -13,6 +14,10 @@ import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+# Four thousand tests and what they import are made at once and stay: looking through them for garbage, again and again,
+# takes as long as making them.
+gc.disable()
 
 pytest_plugins = ["servers.rabbitmq", "servers.seaweedfs", "servers.postgresql"]
 
@@ -73,6 +78,12 @@ class _Measurement:
                 else:
                     os.environ.pop(self.NAME, None)
         return (yield)
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected as ever, and not looked for in what is there already."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)  # when pytest-cov has begun

@@ -6,6 +6,7 @@ Frames from the child are a length and a pickled `(kind, value)`: progress, resu
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -17,11 +18,14 @@ import sys
 import threading
 import warnings
 from collections import deque
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from voxelmill_shared.errors import NO_ROOM, DiskFullError, VoxelmillError
 from voxelmill_shared.privacy import describe, format_error
 from voxelmill_shared.work import WorkCancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUEST = struct.Struct("<QQ")
 ANSWER = struct.Struct("<Q")
@@ -96,8 +100,7 @@ def serve(target: str, memory_bytes: int) -> None:
         answers.write(ANSWER.pack(len(body)) + body)
         answers.flush()
 
-    module, _, name = target.partition(":")
-    function = getattr(importlib.import_module(module), name)
+    function = load(target)
     while True:
         number, body = requests.next()
 
@@ -123,6 +126,17 @@ def serve(target: str, memory_bytes: int) -> None:
         finally:
             body = b""
             argument = None  # what it holds must not stay in memory until the next call
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import a function, without looking for garbage in what its libraries make and keep: a quarter of the time."""
+    module, _, name = target.partition(":")
+    gc.disable()
+    try:
+        return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def memory_reason(memory_bytes: int) -> str:
