@@ -19,8 +19,8 @@ def run(work: Work) -> None:
         with work.step("extract"):
             vertices, faces, *_ = marching_cubes(work.labels == label, 0.5, spacing=work.spacing)
         with work.step("smooth"):
-            # From (slice, row, column) to (column, row, slice), which is a mirror: the winding turns round.
-            mesh = trimesh.Trimesh(vertices[:, ::-1], faces[:, ::-1], process=False)
+            # From (slice, row, column) to (column, row, slice), a mirror: what the faces wind inward then winds outward.
+            mesh = trimesh.Trimesh(vertices[:, ::-1], faces, process=False)
             trimesh.smoothing.filter_taubin(mesh)
             vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
         work.keep(label, "before", vertices, faces)
