@@ -19,7 +19,7 @@ def run(work: Work) -> None:
         with work.step("extract"):
             vertices, faces, *_ = marching_cubes(work.labels == label, 0.5, spacing=work.spacing)
         with work.step("smooth"):
-            # From (slice, row, column) to (column, row, slice), a mirror: what the faces wind inward then winds outward.
+            # From (slice, row, column) to (column, row, slice), a mirror: it turns the faces outward.
             mesh = trimesh.Trimesh(vertices[:, ::-1], faces, process=False)
             trimesh.smoothing.filter_taubin(mesh)
             vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
