@@ -49,7 +49,7 @@ def main() -> None:
     """Do the work once, with the plan that is used where nothing is asked for."""
     label_map, output, labels = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     segments = tuple(
-        {"number": number, "name": f"organ_{number}", "rgb": (number * 53 % 256, number * 97 % 256, number * 193 % 256)}
+        {"number": number, "name": f"organ_{number}", "rgb": [number * 53 % 256, number * 97 % 256, number * 193 % 256]}
         for number in range(1, labels + 1)
     )
     costs = StepCosts()
