@@ -173,7 +173,8 @@ def _settle(
 ) -> None:
     from voxelmill_cli import dlq  # noqa: PLC0415 - as above
     from voxelmill_cli.app import call, out, print_json  # noqa: PLC0415 - as above
-    from voxelmill_shared.dead_letters import Order, whoami  # noqa: PLC0415 - likewise
+    from voxelmill_shared.account import whoami  # noqa: PLC0415 - likewise
+    from voxelmill_shared.dead_letters import Order  # noqa: PLC0415 - likewise
 
     verb = "dropped" if drop else "replayed"
     if dry_run:

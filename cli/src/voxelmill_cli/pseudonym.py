@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -18,6 +15,7 @@ from voxelmill_cli.errors import EXIT_INPUT_FAILED, EXIT_USAGE, CommandError
 from voxelmill_cli.reconcile import INGEST, places
 from voxelmill_ingest.settings import IngestSettings
 from voxelmill_ingest.tables import disclosures
+from voxelmill_shared.account import whoami
 from voxelmill_shared.database import open_database, reading
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ async def disclose(data: Path, asked: str, project: str | None) -> dict[str, Any
             if not await connection.run_sync(lambda plain: inspect(plain).has_table(disclosures.name)):
                 raise CommandError(f"the database has no record of disclosures; {INGEST}", EXIT_USAGE)
         mapping = Mapping(engine, keys, lambda: datetime.now(UTC))
-        found = await mapping.disclose(asked, _who())
+        found = await mapping.disclose(asked, whoami())
     finally:
         await engine.dispose()
     if not found:
@@ -70,14 +68,6 @@ async def disclose(data: Path, asked: str, project: str | None) -> dict[str, Any
             EXIT_INPUT_FAILED,
         )
     return {"project": keys.project, "found": [asdict(one) for one in found]}
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def print_disclosed(console: Console, found: dict[str, Any]) -> None:

@@ -7,8 +7,6 @@ event that is durable before the letter goes.
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -282,11 +280,6 @@ class Order:
     who: str
     rate: float = DEFAULT_RATE
     told: Callable[[Progress], None] = field(default=lambda _: None)
-
-
-def whoami() -> str:
-    """Name the account that runs this process: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 async def replay(transport: Transport, letters: Sequence[Letter], order: Order) -> Progress:
