@@ -1,33 +1,70 @@
-"""A small phantom as a DICOM series, and one run of it that several tests look at."""
+"""Phantoms as DICOM series, and one run of them that several tests look at."""
 
 from __future__ import annotations
 
+import shutil
+import tarfile
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
 import pytest
 
-from e2e.command import voxelmill
-from voxelmill_cli.phantom import Phantom, PhantomPlan, make_phantom
+from e2e.command import Ended, voxelmill
+from e2e.runs import COARSE, SMALL, USUAL, Finished
+from e2e.sharing import once
+from voxelmill_cli.phantom import Phantom, make_phantom
 from voxelmill_cli.phantom_dicom import write_series
 
-PLAN = PhantomPlan(seed=7, rows=112, columns=112, slices=44, pixel_mm=3.4, slice_mm=7.0)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
 def phantom() -> Phantom:
     """A phantom of 112 x 112 x 44."""
-    return make_phantom(PLAN)
+    return make_phantom(USUAL)
 
 
 @pytest.fixture(scope="session")
-def series(phantom, tmp_path_factory):
-    """Its DICOM series."""
-    folder = tmp_path_factory.mktemp("source") / "chest ct"
-    write_series(folder, phantom)
-    return folder
+def series(request, tmp_path_factory) -> Path:
+    """Its DICOM series. Nobody may change it: see `once`."""
+
+    def write(made: Path) -> None:
+        write_series(made / "chest ct", request.getfixturevalue("phantom"))
+
+    return once(tmp_path_factory, "series", write)[0] / "chest ct"
 
 
 @pytest.fixture(scope="session")
-def finished(series, tmp_path_factory):
-    """A run of the whole series: (what the command said, the destination, the folder of results)."""
-    output = tmp_path_factory.mktemp("run") / "out"
-    ended = voxelmill("run", series, "--organ", "all", "--output", output, "--json")
-    return ended, output, output / "all_segmentation_chest_ct"
+def coarse(tmp_path_factory) -> Path:
+    """A second series, of 64 x 64 x 24. Nobody may change it."""
+
+    def write(made: Path) -> None:
+        write_series(made / "CT", make_phantom(COARSE))
+
+    return once(tmp_path_factory, "coarse", write)[0] / "CT"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> list[Path]:
+    """Two small series in folders of one name, quick to run. Nobody may change them."""
+
+    def write(made: Path) -> None:
+        for seed in (1, 2):
+            write_series(made / f"patient{seed}" / "CT", make_phantom(replace(SMALL, seed=seed)))
+
+    return [once(tmp_path_factory, "small", write)[0] / f"patient{seed}" / "CT" for seed in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def finished(series, coarse, tmp_path_factory) -> Finished:
+    """A run of two whole series: one in the folder `chest ct`, one out of a tar."""
+
+    def run(made: Path) -> dict:
+        shutil.copytree(series, made / "study" / "chest ct")
+        with tarfile.open(made / "study" / "more.tar.gz", "w:gz") as target:
+            target.add(coarse, "some folder")
+        return asdict(voxelmill("run", made / "study", "--organ", "all", "--output", made / "out", "--json"))
+
+    made, said = once(tmp_path_factory, "finished", run)
+    return Finished(Ended(**said), made / "study", made / "out")
