@@ -13,25 +13,10 @@ import pytest
 
 from e2e.command import VOXELMILL, digests, voxelmill
 from servers.forwarder import forwarding
-from voxelmill_cli.phantom import PhantomPlan, make_phantom
-from voxelmill_cli.phantom_dicom import write_series
 
 pytestmark = pytest.mark.s3
 
 FEW = ("--organ", "bones", "--format", "stl")
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two small series, quick to run."""
-    folders = []
-    for seed in (1, 2):
-        folder = tmp_path_factory.mktemp(f"patient{seed}") / "CT"
-        write_series(
-            folder, make_phantom(PhantomPlan(seed=seed, rows=32, columns=32, slices=10, pixel_mm=12.0, slice_mm=30.0))
-        )
-        folders.append(folder)
-    return folders
 
 
 @pytest.fixture
@@ -110,9 +95,14 @@ def test_one_object_is_a_source(small, bucket, s3, tmp_path):
     assert (tmp_path / "out" / "bones_segmentation_study" / "receipt.json").exists()
 
 
-def test_sending_that_is_killed_goes_on_and_computes_nothing_again(small, bucket, s3, tmp_path):
-    """Killed while results are sent: no receipt stands yet; the next start sends the rest and nothing twice."""
+def test_sending_that_is_killed_goes_on_and_a_clean_up_does_too(small, bucket, s3, tmp_path):
+    """Killed while results are sent: no receipt stands yet; the next start sends the rest and nothing twice.
+
+    Then the input is deleted, after the results were held to their digests. The rest of a clean-up that was broken off
+    is done by the next run; what is no image stays.
+    """
     put(s3, bucket, "in/CT", small[0])
+    s3.put_object(Bucket=bucket, Key="in/notes.txt", Body=b"not ours to delete")
     arguments = ["run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW, "--keep-local"]
 
     def kill(method, path, _):
@@ -139,14 +129,6 @@ def test_sending_that_is_killed_goes_on_and_computes_nothing_again(small, bucket
     assert records.items() <= digests(local).items()
     check_bucket(s3, bucket, "out/bones_segmentation_CT")
     assert again.document["local_copy"] == str(local)
-
-
-def test_cleanup_input_deletes_what_was_taken_after_the_results_were_held_to_their_digests(small, bucket, s3, tmp_path):
-    """The rest of a clean-up that was broken off is done by the next run; what is no image stays."""
-    put(s3, bucket, "in/CT", small[0])
-    s3.put_object(Bucket=bucket, Key="in/notes.txt", Body=b"not ours to delete")
-    arguments = ("run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW)
-    assert voxelmill(*arguments, "--keep-local", cwd=tmp_path).code == 0
     for key in keys(s3, bucket, "in/CT/")[:5]:  # as a clean-up leaves it that was ended
         s3.delete_object(Bucket=bucket, Key=key)
     s3.put_object(Bucket=bucket, Key="out/bones_segmentation_CT/statistics.json", Body=b"damaged since")
@@ -157,7 +139,7 @@ def test_cleanup_input_deletes_what_was_taken_after_the_results_were_held_to_the
             order.append((method, path.split("/", 2)[2]))
 
     with forwarding(s3.meta.endpoint_url, before=watch) as between:
-        ended = voxelmill(*arguments, "--cleanup-input", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+        ended = voxelmill(*arguments[:-1], "--cleanup-input", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
     assert ended.code == 0, ended.err
     assert keys(s3, bucket, "in/") == ["in/notes.txt"]
     assert len(check_bucket(s3, bucket, "out/bones_segmentation_CT")["inputs"]) == 10
