@@ -16,7 +16,7 @@ from voxelmill_cli.errors import EXIT_INPUT_FAILED, CommandError
 from voxelmill_cli.status import databases_of
 from voxelmill_shared import catalog
 from voxelmill_shared.catalog.fhir import audit_event
-from voxelmill_shared.catalog.verification import Head, Verification, has_chain, verify_trail
+from voxelmill_shared.catalog.verification import UNREADABLE, Head, Verification, has_chain, verify_trail
 from voxelmill_shared.database import open_database, reading
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ async def export(
     Raises
     ------
     CommandError
-        If there is no such trail.
+        If there is no such trail, or it holds what no record can.
     OSError
         If the file cannot be written.
     """
@@ -144,12 +144,16 @@ async def export(
         with _written(output) as file:
             after = 0
             while True:
-                async with reading(engine) as connection:
-                    page = await catalog.audit(
-                        connection, uid=series, since=since, until=until, after=after, limit=PAGE
-                    )
-                for record in page:
-                    file.write(json.dumps(audit_event(record), separators=(",", ":")) + "\n")
+                try:
+                    async with reading(engine) as connection:
+                        page = await catalog.audit(
+                            connection, uid=series, since=since, until=until, after=after, limit=PAGE
+                        )
+                    lines = [json.dumps(audit_event(record), separators=(",", ":")) + "\n" for record in page]
+                except UNREADABLE:
+                    line = f"{name}: a record after number {after} cannot be read; `voxelmill audit verify` names it"
+                    raise CommandError(line, EXIT_INPUT_FAILED) from None
+                file.writelines(lines)
                 written += len(page)
                 progress(written, 0)
                 if len(page) < PAGE:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from voxelmill_shared.catalog.chain import FIELDS, GENESIS, record_hash
 from voxelmill_shared.catalog.tables import AUDIT, AUDIT_HEAD
@@ -15,13 +17,14 @@ from voxelmill_shared.errors import VoxelmillError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from datetime import datetime
 
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 PAGE = 2000
 """Records in memory at a time, about 2 KB each."""
+UNREADABLE = (AttributeError, DBAPIError, OverflowError, TypeError, ValueError)
+"""What reading and hashing raise where a row holds what no record of ours does: bytes, no UTF-8, a year 20000."""
 NAMED = 1000
 """How many faults are named one by one; the others are counted."""
 
@@ -112,13 +115,14 @@ async def verify_trail(
         If the database does not answer.
     """
     first = await _ends(engine)
-    found = Verification(Head(first.number, first.hash) if first.number is not None else Head(0, ""))
+    found = Verification(first.head or Head(0, ""))
     previous = Head(0, GENESIS)
     async for page in _pages(engine):
         for row in page:
             if fault := _check(previous, row):
                 found.add(fault)
-            previous = Head(row.number, row.hash)
+            if row.number > 0:  # the chain begins with 1: what was put in before it is no part of it
+                previous = Head(row.number, row.hash)
             if noted and noted.number == row.number and noted.hash != row.hash:
                 line = f"record {row.number} has another hash than the head that was noted: the trail was rewritten"
                 found.add(Fault("rewritten", row.number, line, row.what, row.recorded))
@@ -129,10 +133,26 @@ async def verify_trail(
     return found
 
 
-def _check(previous: Head, row: Row[Any]) -> Fault | None:
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A row that holds what no record of ours does."""
+
+    number: int
+    hash: str = ""
+    what: str = ""
+    recorded: datetime | None = None
+
+
+def _check(previous: Head, row: Row[Any] | _Unreadable) -> Fault | None:
+    if isinstance(row, _Unreadable):
+        line = f"record {row.number} holds what no record can: it was changed or put in"
+        return Fault("changed", row.number, line)
+    said = f"{row.what} recorded {row.recorded.isoformat(timespec='milliseconds')}"
+    if row.number < 1:
+        line = f"record {row.number} ({said}) was put in: the first record is number 1"
+        return Fault("changed", row.number, line, row.what, row.recorded)
     if row.hash == record_hash(previous.hash, row.number, {name: getattr(row, name) for name in FIELDS}):
         return None
-    said = f"{row.what} recorded {row.recorded.isoformat(timespec='milliseconds')}"
     if row.number > previous.number + 1:
         first, last = previous.number + 1, row.number - 1
         names = f"record {first} is" if first == last else f"records {first} to {last} are"
@@ -142,45 +162,99 @@ def _check(previous: Head, row: Row[Any]) -> Fault | None:
     return Fault("changed", row.number, line, row.what, row.recorded)
 
 
-def _check_ends(found: Verification, ends: Any, noted: Head | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The number of the last record, the head if there is one that can be read, and the hash of the head's record."""
+
+    last: int
+    head: Head | None
+    stored: str | None
+
+
+def _check_ends(found: Verification, ends: _Ends, noted: Head | None) -> None:
     """Hold the head to the last record, both as they stood at one moment."""
-    last = ends.last or 0
-    if ends.number is None:
+    last = ends.last
+    if ends.head is None:
         found.add(Fault("head", last, "the head of the trail is gone: nobody knows where the trail ends"))
         return
-    found.head = Head(ends.number, ends.hash)
-    if last < ends.number:
-        names = f"record {ends.number} is" if last + 1 == ends.number else f"records {last + 1} to {ends.number} are"
+    found.head = head = ends.head
+    if last < head.number:
+        names = f"record {head.number} is" if last + 1 == head.number else f"records {last + 1} to {head.number} are"
         found.add(Fault("cut", last + 1, f"{names} missing: the end of the trail was cut off after record {last}"))
-    elif last > ends.number:
-        line = f"the records after {ends.number} were put in: the head of the trail is record {ends.number}"
-        found.add(Fault("beyond-head", ends.number + 1, line))
-    elif ends.number and ends.stored != ends.hash:
+    elif last > head.number:
+        line = f"the records after {head.number} were put in: the head of the trail is record {head.number}"
+        found.add(Fault("beyond-head", head.number + 1, line))
+    elif head.number and ends.stored != head.hash:
         found.add(Fault("head", last, f"the head of the trail does not fit record {last}: one of them was changed"))
     if noted and noted.number > last:
         line = f"record {noted.number}, the head that was noted, is missing: the trail ends with record {last}"
         found.add(Fault("cut", last + 1, line))
 
 
-async def _ends(engine: AsyncEngine) -> Any:
-    last = select(func.max(AUDIT.c.number)).scalar_subquery()
-    number = select(AUDIT_HEAD.c.number).scalar_subquery()
-    query = select(
-        last.label("last"),
-        number.label("number"),
-        select(AUDIT_HEAD.c.hash).scalar_subquery().label("hash"),
-        select(AUDIT.c.hash).where(AUDIT.c.number == number).scalar_subquery().label("stored"),
-    )
+async def _ends(engine: AsyncEngine) -> _Ends:
+    last = select(func.coalesce(func.max(AUDIT.c.number), 0)).scalar_subquery()
+    of_head = select(AUDIT.c.hash).where(AUDIT.c.number == AUDIT_HEAD.c.number).scalar_subquery()
+    query = select(last.label("last"), AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash, of_head.label("stored"))
+    # All in one statement, so of one moment; without a head, or with two, there is no row of both.
+    try:
+        async with reading(engine) as connection:
+            rows = (await connection.execute(query.limit(2))).all()
+    except UNREADABLE:
+        rows = []
+    if len(rows) == 1 and isinstance(rows[0].number, int) and isinstance(rows[0].hash, str):
+        return _Ends(max(0, rows[0].last), Head(rows[0].number, rows[0].hash), rows[0].stored)
     async with reading(engine) as connection:
-        return (await connection.execute(query)).one()
+        return _Ends(max(0, (await connection.execute(select(last))).scalar_one()), None, None)
 
 
-async def _pages(engine: AsyncEngine) -> AsyncIterator[list[Row[Any]]]:
-    last, query = 0, select(AUDIT).order_by(AUDIT.c.number).limit(PAGE)
+async def _pages(engine: AsyncEngine) -> AsyncIterator[list[Row[Any] | _Unreadable]]:
+    after: int | None = None
     while True:
-        async with reading(engine) as connection:  # short ones: a long one would keep PostgreSQL from clearing up
-            page = list(await connection.execute(query.where(AUDIT.c.number > last)))
+        try:
+            page = [_held(row) for row in await _rows(engine, after, PAGE)]
+        except UNREADABLE:
+            page = await _one_by_one(engine, after)
         if not page:
             return
-        last = page[-1].number
+        after = page[-1].number
         yield page
+
+
+async def _rows(engine: AsyncEngine, after: int | None, limit: int) -> list[Row[Any]]:
+    query = select(AUDIT).order_by(AUDIT.c.number).limit(limit)
+    if after is not None:
+        query = query.where(AUDIT.c.number > after)
+    async with reading(engine) as connection:  # short ones: a long one would keep PostgreSQL from clearing up
+        return list(await connection.execute(query))
+
+
+async def _one_by_one(engine: AsyncEngine, after: int | None) -> list[Row[Any] | _Unreadable]:
+    """Read the page in which a row cannot be read, so that this one is named and not the page."""
+    query = select(AUDIT.c.number).order_by(AUDIT.c.number).limit(PAGE)
+    if after is not None:
+        query = query.where(AUDIT.c.number > after)
+    async with reading(engine) as connection:
+        numbers = list((await connection.execute(query)).scalars())
+    page: list[Row[Any] | _Unreadable] = []
+    for number in numbers:
+        try:
+            page += [_held(row) for row in await _rows(engine, number - 1, 1)]
+        except UNREADABLE:
+            page.append(_Unreadable(number, await _hash_of(engine, number)))
+    return page
+
+
+async def _hash_of(engine: AsyncEngine, number: int) -> str:
+    """Read the hash alone: with it the records that follow are still held to the chain."""
+    try:
+        async with reading(engine) as connection:
+            return str((await connection.execute(select(AUDIT.c.hash).where(AUDIT.c.number == number))).scalar_one())
+    except UNREADABLE:
+        return ""
+
+
+def _held(row: Row[Any]) -> Row[Any] | _Unreadable:
+    """Give a row as it is if every column holds what its type says: SQLite lets any of them hold anything."""
+    if all(isinstance(getattr(row, name), str | datetime | None) for name in (*FIELDS, "hash")):
+        return row
+    return _Unreadable(row.number, str(row.hash))
