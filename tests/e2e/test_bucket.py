@@ -1,11 +1,13 @@
 """An object put is enough: objects go into a bucket by any S3 client, and results appear. Nothing else is done.
 
 Three ways lead from the put to ingest, each of them alone here: SeaweedFS's webhook, its filer's stream, and, with both
-off, the reconciler. Which of them found the objects is read from ingest's metrics.
+off, the reconciler. Which of them found the objects is read from ingest's metrics. What comes after ingest is the same
+whoever found them: one of the three goes all the way to results, the others until the series is handed on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,6 +21,9 @@ import pytest
 from e2e.command import voxelmill
 from e2e.processes import SERVICES, free_port, metrics, running, wait_until_ready
 from servers.seaweedfs import S3Server, start, weed_program
+from voxelmill_shared.events import Envelope, ObjectValidated, SeriesValidated, open_envelope
+from voxelmill_shared.transport.connect import open_transport
+from voxelmill_shared.transport.topology import INDEX, TOPOLOGY
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.s3, pytest.mark.postgresql]
 
@@ -40,7 +45,7 @@ def store(*, webhook=None):
 
 
 @contextmanager
-def installation(server, broker_url, database_url, scratch, places, *, ports=None, **settings):
+def installation(server, broker_url, database_url, scratch, places, services=("ingest",), *, ports=None, **settings):
     """Voxelmill's processes on a store, with its buckets made."""
     client = server.client()
     for bucket in {place.split("/")[2] for place in places.values()}:
@@ -58,7 +63,7 @@ def installation(server, broker_url, database_url, scratch, places, *, ports=Non
         "VOXELMILL_QUIET_SECONDS": "4",
         **{f"VOXELMILL_{name}": value for name, value in settings.items()},
     }
-    with running(environment, WORKERS, ports=ports) as taken:
+    with running(environment, services, ports=ports) as taken:
         wait_until_ready(taken)
         yield taken["ingest"], environment
 
@@ -110,6 +115,46 @@ def results_of(client, address, keys):
         assert hashlib.sha256(body).hexdigest() == artefact["sha256"]
 
 
+def check_handed_on(broker_url, keys):
+    """Wait until ingest has told of a series of all these objects; it may tell of each object and revision once."""
+    heard = asyncio.run(_hear(broker_url, len(keys)))
+    objects = [event.object.key for event in heard if isinstance(event, ObjectValidated)]
+    assert sorted(objects) == sorted(keys)
+    series = [event for event in heard if isinstance(event, SeriesValidated)]
+    assert len({event.revision for event in series}) == len(series)
+    assert len({event.series_instance_uid for event in series}) == 1
+    assert len(heard) == len(objects) + len(series)
+
+
+async def _hear(broker_url, instances):
+    """Be index: take every event until the series is whole."""
+    heard = []
+
+    async def take(delivery):
+        heard.append(open_envelope(Envelope.decode(delivery.message.body)))
+        await delivery.ack()
+
+    deadline = time.monotonic() + SECONDS
+    transport = open_transport(broker_url)
+    try:
+        await transport.declare(TOPOLOGY)
+        consumer = await transport.consume(INDEX, take, prefetch=100)
+        while not any(isinstance(event, SeriesValidated) and event.instances == instances for event in heard):
+            assert time.monotonic() < deadline, "no series was completed"
+            await asyncio.sleep(0.05)
+        await consumer.cancel()
+    finally:
+        await transport.close()
+    return heard
+
+
+def put_results(client, places):
+    """Put something where results and work lie: nobody may take it for input."""
+    for role in ("RESULTS", "WORK"):
+        bucket, prefix = place(places[role])
+        client.put_object(Bucket=bucket, Key=f"{prefix}1.2.3/r1/4f/receipt.json", Body=b"{}")
+
+
 def found(port):
     """How ingest came to know of objects: the counters that are not zero."""
     counted = metrics(port)
@@ -151,6 +196,7 @@ def test_through_the_webhook_alone(series, tmp_path, rabbitmq_vhost_url, databas
             database,
             tmp_path / "scratch",
             ONE_BUCKET,
+            WORKERS,
             ports={"ingest": port},
             NOTIFICATION_TOKEN=token,
             RECONCILE_SECONDS="0",
@@ -179,8 +225,9 @@ def test_through_the_filers_stream_alone(series, tmp_path, rabbitmq_vhost_url, d
             RECONCILE_SECONDS="0",
         ) as (ingest, environment),
     ):
+        put_results(client(server), SEPARATE)
         keys = put_series(client(server), SEPARATE["INBOX"], series, tmp_path)
-        results_of(client(server), SEPARATE["RESULTS"], keys)
+        check_handed_on(rabbitmq_vhost_url, keys)
         ways, taken = found(ingest)
         listed = voxelmill("reconcile", "--json", **environment).document
     assert (listed["listed"], listed["known"], listed["announced"]) == (len(keys), len(keys), 0)
@@ -203,8 +250,9 @@ def test_through_the_reconciler_alone(series, tmp_path, rabbitmq_vhost_url, data
             RECONCILE_GRACE_SECONDS="0",
         ) as (ingest, _),
     ):
+        put_results(client(server), ONE_BUCKET)
         keys = put_series(client(server), ONE_BUCKET["INBOX"], series, tmp_path)
-        results_of(client(server), ONE_BUCKET["RESULTS"], keys)
+        check_handed_on(rabbitmq_vhost_url, keys)
         ways, taken = found(ingest)
     assert ways == {"objects_found_by_reconciler_total": len(keys)}
     assert taken == len(keys)
