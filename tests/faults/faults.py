@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from faults.installation import SERVERS, SERVICES
+from faults.made import SERIES, SLICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ class BaseFault:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     at_once: bool = False
     puts: bool = False
+    series: int = SERIES
+    slices: int = SLICES
 
     def apply(self, run: Run) -> None:
         """Break nothing."""

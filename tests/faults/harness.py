@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from faults.invariant import Judge, Verdict
-from faults.made import SERIES, Work, make_work
+from faults.made import Work, make_work
 from faults.store import INBOX, RESULTS
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Fault(Protocol):
         Whether it is applied with the first object, and chooses its moment itself.
     puts
         Whether it puts the objects itself.
+    series, slices
+        How many CT series are put, and how many slices each has.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Fault(Protocol):
     settings: Mapping[str, Mapping[str, str]]
     at_once: bool
     puts: bool
+    series: int
+    slices: int
 
     def apply(self, run: Run) -> None:
         """Break something, and return when it is mended (what supervises processes may still have to start them)."""
@@ -120,14 +124,14 @@ class Ended:
         )
 
 
-def run_once(installation: Installation, fault: Fault, seed: int, *, outage: float, series: int = SERIES) -> Ended:
-    """Do one run with so many CT series. The same fault and seed draw the same moment and the same objects."""
+def run_once(installation: Installation, fault: Fault, seed: int, *, outage: float, series: int | None = None) -> Ended:
+    """Do one run, with so many CT series or the fault's own number. The same fault and seed draw the same moment and the same objects."""
     random = Random(f"{fault.name}/{seed}")
     began = time.monotonic()
     installation.configure(fault.settings)
     before = _starts(installation)
     prefix = f"{fault.name}-{seed}-{random.getrandbits(24):06x}-{time.time_ns():x}"
-    work = make_work(random, prefix, series)
+    work = make_work(random, prefix, series or fault.series, fault.slices)
     run = Run(installation, work, random, outage)
     moment = 0.0 if fault.at_once else random.uniform(0.0, USUAL_SECONDS)
     with ThreadPoolExecutor(1) as threads:

@@ -20,8 +20,9 @@ from voxelmill_cli.phantom_dicom import write_series
 if TYPE_CHECKING:
     from random import Random
 
-PLAN = PhantomPlan(seed=7, rows=48, columns=48, slices=12, pixel_mm=8.0, slice_mm=26.0)
 SERIES = 2
+SLICES = 12
+HEIGHT_MM = 312.0
 
 
 @dataclass(slots=True)
@@ -51,15 +52,19 @@ class Work:
         }
 
 
+def _plan(slices: int) -> PhantomPlan:
+    return PhantomPlan(seed=7, rows=48, columns=48, slices=slices, pixel_mm=8.0, slice_mm=HEIGHT_MM / slices)
+
+
 @cache
-def _phantom() -> tuple[bytes, ...]:
+def _phantom(slices: int) -> tuple[bytes, ...]:
     with tempfile.TemporaryDirectory(prefix="voxelmill-faults-") as folder:
-        return tuple(path.read_bytes() for path in write_series(Path(folder), make_phantom(PLAN)))
+        return tuple(path.read_bytes() for path in write_series(Path(folder), make_phantom(_plan(slices))))
 
 
 @cache
 def _volume() -> tuple[np.ndarray, np.ndarray]:
-    phantom = make_phantom(PLAN)
+    phantom = make_phantom(_plan(SLICES))
     lps_to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
     return phantom.voxels.transpose(2, 1, 0), lps_to_ras @ phantom.affine
 
@@ -68,17 +73,17 @@ def _uid(random: Random) -> str:
     return f"2.25.{uuid.UUID(int=random.getrandbits(128), version=4).int}"
 
 
-def make_series(random: Random, prefix: str, number: int) -> MadeSeries:
-    """Make a CT series of 12 slices of 48 x 48."""
+def make_series(random: Random, prefix: str, number: int, slices: int) -> MadeSeries:
+    """Make a CT series of so many slices of 48 x 48."""
     study, series = _uid(random), _uid(random)
     objects = {}
-    for index, body in enumerate(_phantom()):
+    for index, body in enumerate(_phantom(slices)):
         image = pydicom.dcmread(io.BytesIO(body))
         image.StudyInstanceUID, image.SeriesInstanceUID = study, series
         image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = _uid(random)
         written = io.BytesIO()
         image.save_as(written, enforce_file_format=True)
-        objects[f"{prefix}/ct{number}/{index:02d}.dcm"] = written.getvalue()
+        objects[f"{prefix}/ct{number}/{index:03d}.dcm"] = written.getvalue()
     return MadeSeries(series, objects)
 
 
@@ -91,11 +96,11 @@ def make_nifti(random: Random) -> bytes:
     return nibabel.Nifti1Image(voxels, affine).to_bytes()
 
 
-def make_work(random: Random, prefix: str, series: int = SERIES) -> Work:
+def make_work(random: Random, prefix: str, series: int = SERIES, slices: int = SLICES) -> Work:
     """Make a run's objects."""
     return Work(
         prefix,
-        [make_series(random, prefix, number) for number in range(series)],
+        [make_series(random, prefix, number, slices) for number in range(series)],
         {
             f"{prefix}/volume.nii": make_nifti(random),
             f"{prefix}/no image.dcm": b"not DICOM " + random.randbytes(40).hex().encode(),
