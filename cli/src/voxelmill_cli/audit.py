@@ -66,9 +66,10 @@ def read_time(text: str) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise CommandError(f"{text}: no time; write it as 2026-01-31 or 2026-01-31T12:00+01:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        line = f"{text or 'nothing'}: no time; write it as 2026-01-31 or 2026-01-31T12:00+01:00"
+        raise CommandError(line) from None
 
 
 async def verify(data: Path, noted: Head | None, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -164,18 +165,26 @@ async def export(
 
 @contextmanager
 def _written(output: Path | None) -> Iterator[TextIO]:
-    """Give a file that takes its name when it is whole and durable, or standard output."""
+    """Give a file that takes its name when it is whole and durable; standard output, a device or a pipe as it is."""
     if output is None:
         yield sys.stdout
         return
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
     try:
-        with partial.open("x", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(output)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        if output.exists() and not (output.is_file() or output.is_dir()):  # else root would put a file in its place
+            with output.open("w", encoding="utf-8") as file:
+                yield file
+            return
+        partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+        try:
+            with partial.open("x", encoding="utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(output)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = str(output), None  # the system names the partial file, or none
         raise

@@ -55,8 +55,8 @@ def export(
     from voxelmill_cli.app import call, call_sync, out  # noqa: PLC0415 - app imports this module
     from voxelmill_cli.console import say  # noqa: PLC0415 - as above
 
-    since_time = call_sync(audit.read_time, since) if since else None
-    until_time = call_sync(audit.read_time, until) if until else None
+    since_time = call_sync(audit.read_time, since) if since is not None else None
+    until_time = call_sync(audit.read_time, until) if until is not None else None
     with counting(Console(stderr=True), "exporting", "records", quiet=False) as progress:
         found = call(audit.export(data, output, since=since_time, until=until_time, series=series, progress=progress))
     if output is not None:
