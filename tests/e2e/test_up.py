@@ -112,22 +112,16 @@ def test_a_late_slice_makes_a_new_revision(series, tmp_path):
     assert (found["revisions"], found["job"]["revision"], found["job"]["status"]) == (2, 2, "complete")
 
 
-def test_a_second_process_on_the_same_folder_is_refused(tmp_path):
-    """Two at once: one clear line and exit code 3."""
-    with up(tmp_path / "data") as process:
-        lines_until(process, "health and metrics on")
-        second = voxelmill("up", "--data", tmp_path / "data", "--port", "0")
-        assert second.code == 3
-        assert "in use by another voxelmill process" in second.err
-
-
-def test_a_taken_port_is_one_clear_line(tmp_path):
-    """The next step stands in the line."""
+def test_a_second_process_on_the_same_folder_or_port_is_refused(tmp_path):
+    """Two at once: one clear line, the next step in it, and exit code 3 or 2."""
     with up(tmp_path / "one") as process:
         port = lines_until(process, "health and metrics on")[-1].split(":")[2].split(";")[0]
-        second = voxelmill("up", "--data", tmp_path / "two", "--port", port)
-        assert second.code == 2
-        assert "choose another port with --port" in second.err
+        same_folder = voxelmill("up", "--data", tmp_path / "one", "--port", "0")
+        assert same_folder.code == 3
+        assert "in use by another voxelmill process" in same_folder.err
+        same_port = voxelmill("up", "--data", tmp_path / "two", "--port", port)
+        assert same_port.code == 2
+        assert "choose another port with --port" in same_port.err
 
 
 @dataclass(frozen=True)
