@@ -35,8 +35,10 @@ class Ended:
         return json.loads(self.out)
 
 
-def voxelmill(*arguments: object, cwd: Path | None = None, seconds: float = 240, **environment: str) -> Ended:
-    """Run the command to its end; no traceback may ever be seen.
+def voxelmill(
+    *arguments: object, cwd: Path | None = None, seconds: float = 240, stdout: int | None = None, **environment: str
+) -> Ended:
+    """Run the command to its end; no traceback may ever be seen. `stdout` is a descriptor that takes what it says.
 
     It is a process of its own, but one that need not import anything (see `forking`): that is most of what a command
     costs. Where the environment is the interpreter's business too, an interpreter is started.
@@ -46,7 +48,8 @@ def voxelmill(*arguments: object, cwd: Path | None = None, seconds: float = 240,
     if "COVERAGE_PROCESS_CONFIG" in variables or any(name.startswith("PYTHON") for name in environment):
         done = subprocess.run(
             [*VOXELMILL, *words],
-            capture_output=True,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
             timeout=seconds,
@@ -54,9 +57,9 @@ def voxelmill(*arguments: object, cwd: Path | None = None, seconds: float = 240,
             env=variables,
             check=False,
         )
-        ended = Ended(done.returncode, done.stdout, done.stderr)
+        ended = Ended(done.returncode, done.stdout or "", done.stderr)
     else:
-        ended = _forks().run(words, Path.cwd() / (cwd or ""), variables, seconds)
+        ended = _forks().run(words, Path.cwd() / (cwd or ""), variables, seconds, stdout)
     assert "Traceback" not in ended.err, ended.err
     return ended
 
@@ -80,7 +83,9 @@ class Forks:
         self._requests.close()
         self._process.wait()
 
-    def run(self, arguments: list[str], folder: Path, environment: dict[str, str], seconds: float) -> Ended:
+    def run(
+        self, arguments: list[str], folder: Path, environment: dict[str, str], seconds: float, stdout: int | None
+    ) -> Ended:
         """Run the command to its end.
 
         Raises
@@ -90,7 +95,8 @@ class Forks:
         """
         request = {"arguments": arguments, "folder": str(folder), "environment": environment}
         with _output("out") as out, _output("err") as err:
-            socket.send_fds(self._requests, [json.dumps(request).encode()], [out.fileno(), err.fileno()])
+            takers = [out.fileno() if stdout is None else stdout, err.fileno()]
+            socket.send_fds(self._requests, [json.dumps(request).encode()], takers)
             process = self._answer()
             self._requests.settimeout(seconds)
             try:

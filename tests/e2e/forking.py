@@ -19,11 +19,14 @@ import socket
 import struct
 import sys
 import threading
+from contextlib import suppress
 
 REQUEST_BYTES = 1 << 20
 ANSWER = struct.Struct("<q")
 NOT_IMPORTED = ("__main__", "demo", "phantom")
 """What only the command `demo` wants: a second of imports."""
+LATE = ("aiosqlite", "sqlalchemy.dialects.sqlite.aiosqlite", "voxelmill_shared.migration_environment.apply")
+"""What is imported when a database is opened."""
 
 
 def import_command() -> None:
@@ -34,6 +37,11 @@ def import_command() -> None:
     for module in pkgutil.walk_packages(voxelmill_cli.__path__, "voxelmill_cli."):
         if not module.name.rpartition(".")[2].startswith(NOT_IMPORTED):
             importlib.import_module(module.name)
+    from voxelmill_cli.doctor import CODECS
+
+    for name in (*LATE, *CODECS):
+        with suppress(ImportError):  # of a codec that is not there, `doctor` tells
+            importlib.import_module(name)
     gc.freeze()
     gc.enable()
 
