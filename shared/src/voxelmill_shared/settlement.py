@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from voxelmill_shared.events import Envelope, Event, StageFailed, StageSkipped, 
 from voxelmill_shared.outcome import Done, Outcome, Reject, Retry
 from voxelmill_shared.privacy import addresses_in, describe, without_keys
 from voxelmill_shared.transport import base
-from voxelmill_shared.transport.headers import history_of, replays_of
+from voxelmill_shared.transport.headers import history_of, lengthened, replays_of
 from voxelmill_shared.version import __version__
 
 if TYPE_CHECKING:
@@ -107,16 +106,14 @@ class Settlement:
             await self._publish(outcome.events, message.envelope)
             await delivery.ack()
             return "done", ""
-        history = history_of(delivery.message)
-        history.append(
-            {
-                "attempt": delivery.attempt,
-                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "error_class": outcome.error_class,
-                "reason": outcome.reason,
-            }
-        )
-        headers: dict[str, str | int] = {base.HEADER_HISTORY: json.dumps(history)}
+        attempt = {
+            "attempt": delivery.attempt,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "error_class": outcome.error_class,
+            "reason": outcome.reason[:1000],
+        }
+        history = lengthened(history_of(delivery.message), attempt)
+        headers: dict[str, str | int] = {base.HEADER_HISTORY: history}
         if isinstance(outcome, Retry) and not outcome.spends_attempt and self._rungs:
             # A wait is no attempt: neither the count nor the history grows, however long it lasts.
             await delivery.retry(0, {base.HEADER_ATTEMPT: delivery.attempt})

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_DEAD_AT, HEADER_HISTORY, HEADER_REPLAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from voxelmill_shared.transport.base import Message
+
+MOST_ATTEMPTS = 50
+"""How many attempts a history tells of, each with a reason of at most 1,000 characters."""
+MOST_BYTES = 96 * 1024
+"""How large a message's headers may be together. The broker needs room for its own beside them."""
 
 
 def attempt_of(message: Message) -> int:
@@ -38,6 +43,28 @@ def history_of(message: Message) -> list[dict[str, Any]]:
 def replay_headers(message: Message) -> dict[str, str | int]:
     """Give the headers of a message that is put back onto its queue: attempt 1, one replay more, the rest kept."""
     return {**message.headers, HEADER_ATTEMPT: 1, HEADER_REPLAYS: replays_of(message) + 1}
+
+
+def lengthened(history: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> str:
+    """Give the header of a history with one attempt more; of more than `MOST_ATTEMPTS` the newest are kept.
+
+    A message keeps its history when it is replayed, and it may be replayed every night.
+    """
+    return json.dumps([*history, entry][-MOST_ATTEMPTS:])
+
+
+def bounded(headers: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Leave out the largest headers until the rest fits into `MOST_BYTES`.
+
+    AMQP sends all headers of a message in one frame. A larger one than was agreed upon (128 KiB with RabbitMQ) ends the
+    connection, with every other message that is in hand.
+    """
+    kept = dict(headers)
+    sizes = {name: len(name.encode()) + len(str(value).encode("utf-8", "replace")) for name, value in kept.items()}
+    while sum(sizes.values()) > MOST_BYTES:
+        largest = max(sizes, key=sizes.__getitem__)
+        del kept[largest], sizes[largest]
+    return kept
 
 
 def dead_headers(message: Message, headers: Mapping[str, str | int]) -> dict[str, str | int]:

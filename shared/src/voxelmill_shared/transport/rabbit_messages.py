@@ -28,7 +28,7 @@ from voxelmill_shared.transport.base import (
     DeadLetter,
     Message,
 )
-from voxelmill_shared.transport.headers import dead_at_of, replays_of
+from voxelmill_shared.transport.headers import bounded, dead_at_of, replays_of
 from voxelmill_shared.transport.topology import EVENTS_EXCHANGE
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def copy_publication(
     message: Message, headers: Mapping[str, str | int], queue: str, *, exchange: str = "", dead_id: str = ""
 ) -> Publication:
     """Publish a copy that travels under a queue's name, with `headers` instead of the message's own."""
-    extra: FieldTable = {**headers, _ROUTING_KEY: message.routing_key}
+    extra: FieldTable = {**bounded(headers), _ROUTING_KEY: message.routing_key}
     if dead_id:
         extra[_DEAD_ID] = dead_id
     return _publication(exchange, queue, message, extra)

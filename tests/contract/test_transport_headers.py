@@ -1,0 +1,47 @@
+"""What headers may be: as large as somebody makes them, and as long as a history grows, nothing else suffers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from contract.transport_kit import Broker, counted, letters, subscribe
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_HISTORY, HEADER_REASON, Transport
+from voxelmill_shared.transport.headers import MOST_ATTEMPTS, MOST_BYTES, bounded, lengthened
+
+if TYPE_CHECKING:
+    from voxelmill_shared.transport.topology import QueueSpec
+
+LARGE = 130_500
+"""Characters of a header that RabbitMQ just takes, in a frame of 128 KiB."""
+
+
+async def test_a_message_with_large_headers_is_settled(broker: Broker, transport: Transport, work: QueueSpec) -> None:
+    """It is tried again and dead-lettered with its own body and our reason, and what else is in hand stays in hand."""
+    await transport.publish([broker.message(0, **{"x-theirs": "y" * LARGE}), broker.message(1)])
+    inbox, _ = await subscribe(transport, work, prefetch=2)
+    large, other = sorted(await inbox.take(2), key=lambda delivery: delivery.message.message_id)
+    await large.retry(0, {HEADER_ATTEMPT: 2, HEADER_REASON: "busy " * 300})
+    again = await inbox.next()
+    assert (again.message.message_id, again.attempt) == ("0", 2)
+    await again.dead_letter({HEADER_REASON: "no use " * 100})
+    (letter,) = await letters(transport, work)
+    assert (letter.message.body, letter.message.headers[HEADER_REASON]) == (b"body 0", "no use " * 100)
+    await other.ack()
+    await counted(transport, work, ready=0, in_hand=0, dead=1)
+
+
+def test_the_largest_header_goes_first() -> None:
+    """What fits is left as it is."""
+    small = {"a": 1, "b": "c" * 1000}
+    assert bounded(small) == small
+    assert bounded({**small, "large": "é" * MOST_BYTES, "larger": "x" * 3 * MOST_BYTES}) == small
+
+
+def test_a_history_ends_somewhere() -> None:
+    """However often a message is replayed, it tells of the newest attempts, and they fit beside all else."""
+    history = "[]"
+    for number in range(3 * MOST_ATTEMPTS):
+        history = lengthened(json.loads(history), {"attempt": number, "reason": "r" * 1000})
+    assert [entry["attempt"] for entry in json.loads(history)] == list(range(2 * MOST_ATTEMPTS, 3 * MOST_ATTEMPTS))
+    assert HEADER_HISTORY in bounded({HEADER_HISTORY: history})
