@@ -71,45 +71,40 @@ def artefact_digests(data):
     return {artefact["name"]: artefact["sha256"] for artefact in json.loads(receipt.read_text())["artefacts"]}
 
 
-def test_files_put_into_the_inbox_are_worked_on(series, tmp_path):
-    """Copy a series into the folder: its results appear; health answers; SIGTERM ends with exit code 0."""
+def test_files_put_into_the_inbox_are_worked_on_and_a_late_slice_makes_a_new_revision(series, coarse, tmp_path):
+    """Copy a series into the folder: its results appear; health answers; SIGTERM ends with exit code 0.
+
+    Slices that come after a series was complete: revision 2, and revision 1 still stands.
+    """
     data = tmp_path / "data"
-    with up(data) as process:
+    with up(data, VOXELMILL_QUIET_SECONDS="2") as process:
         said = lines_until(process, "health and metrics on")
         address = said[-1].split(" on ")[1].split(";")[0]
         with urllib.request.urlopen(f"{address}/readyz", timeout=10) as answer:
             assert json.load(answer)["ready"] is True
         shutil.copytree(series, data / "inbox" / "chest")
-        wait_for(lambda: receipts(data))
+        wait_for(lambda: len(receipts(data)) == 1)
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
             assert b'voxelmill_messages_settled_total{outcome="done",service="mesh"' in answer.read()
+        (whole,) = receipts(data)
+        *others, late = sorted(coarse.iterdir())
+        for path in others:
+            shutil.copy(path, data / "inbox")
+        wait_for(lambda: len(receipts(data)) == 2)
+        shutil.copy(late, data / "inbox")
+        wait_for(lambda: len(receipts(data)) == 3)
     assert process.returncode == 0
-    status = voxelmill("status", "--data", data, "--json")
-    (found,) = status.document["series"]
-    assert found["instances"] == 44
-    assert found["job"]["status"] == "complete"
-    one = voxelmill("status", found["job"]["job"], "--data", data)
+    assert len(json.loads(whole.read_text())["inputs"]) == 44
+    first, second = [path for path in receipts(data) if path != whole]
+    assert (first.parts[-3], second.parts[-3]) == ("r1", "r2")
+    assert len(json.loads(second.read_text())["inputs"]) == 24
+    listed = voxelmill("status", "--data", data, "--json").document["series"]
+    found = {one["instances"]: one for one in listed}
+    assert {one["job"]["status"] for one in listed} == {"complete"}
+    assert (found[24]["revisions"], found[24]["job"]["revision"]) == (2, 2)
+    one = voxelmill("status", found[44]["job"]["job"], "--data", data)
     assert one.code == 0
     assert "mesh: done" in one.out
-
-
-def test_a_late_slice_makes_a_new_revision(series, tmp_path):
-    """Slices that come after the series was complete: revision 2, and revision 1 still stands."""
-    data = tmp_path / "data"
-    paths = sorted(series.iterdir())
-    with up(data, VOXELMILL_QUIET_SECONDS="2") as process:
-        lines_until(process, "health and metrics on")
-        (data / "inbox").mkdir(exist_ok=True)
-        for path in paths[:-1]:
-            shutil.copy(path, data / "inbox")
-        wait_for(lambda: len(receipts(data)) == 1)
-        shutil.copy(paths[-1], data / "inbox")
-        wait_for(lambda: len(receipts(data)) == 2)
-    first, second = receipts(data)
-    assert (first.parts[-3], second.parts[-3]) == ("r1", "r2")
-    assert len(json.loads(second.read_text())["inputs"]) == 44
-    (found,) = voxelmill("status", "--data", data, "--json").document["series"]
-    assert (found["revisions"], found["job"]["revision"], found["job"]["status"]) == (2, 2, "complete")
 
 
 def test_a_second_process_on_the_same_folder_or_port_is_refused(tmp_path):
