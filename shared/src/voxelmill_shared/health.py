@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 5.0
 """How long the end of the process waits for answers that are under way; then their connections are cut."""
+ANSWER_SECONDS = 3.0
+"""How long a check may take: a dependency that is stopped says nothing, and whoever asks us does not wait for ever."""
 
 
 class PortTakenError(VoxelmillError):
@@ -41,15 +44,19 @@ _requests.addFilter(_OfUnsoundRequests())
 
 
 async def readiness(checks: Checks) -> dict[str, str]:
-    """Ask every check; return `ok` or the reason by name."""
-    answers: dict[str, str] = {}
-    for name, check in checks.items():
+    """Ask all checks at the same time; return `ok` or the reason by name, within `ANSWER_SECONDS`."""
+
+    async def answer(check: Check) -> str:
         try:
-            await check()
-            answers[name] = "ok"
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await check()
+        except TimeoutError:
+            return f"no answer within {ANSWER_SECONDS:g} s"
         except VoxelmillError as error:
-            answers[name] = str(error)
-    return answers
+            return str(error)
+        return "ok"
+
+    return dict(zip(checks, await asyncio.gather(*map(answer, checks.values())), strict=True))
 
 
 def joined(checks: Checks, before: Checks) -> Checks:

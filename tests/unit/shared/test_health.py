@@ -37,6 +37,22 @@ async def test_health_readiness_and_metrics_of_a_service():
             assert (await answer.json())["checks"]["database"] == "the database does not answer"
 
 
+async def test_a_dependency_that_says_nothing_is_not_ready(monkeypatch):
+    """Whoever asks gets its name and an answer for every other one, also when several are silent."""
+    assert health.ANSWER_SECONDS <= 5
+    monkeypatch.setattr(health, "ANSWER_SECONDS", 0.05)
+
+    async def silent():
+        await asyncio.Event().wait()
+
+    async def sound():
+        return
+
+    answers = await asyncio.wait_for(readiness({"database": silent, "broker": sound, "store": silent}), 20)
+    silence = "no answer within 0.05 s"
+    assert answers == {"database": silence, "broker": "ok", "store": silence}
+
+
 async def test_a_request_that_never_ends_does_not_hold_up_the_end_of_the_process(monkeypatch):
     """Its connection is cut. The library's own patience is a minute, and the grace period of a service is 25 seconds."""
     assert health.CLOSE_SECONDS <= 10
