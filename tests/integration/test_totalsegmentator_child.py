@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from conftest import missing
+from e2e.sharing import once
 from integration.totalsegmentator_child import NO_MEMORY
 from integration.totalsegmentator_kit import HERE, part_of, small_torso
 from voxelmill_segment.passing import map_array, store_volume
@@ -85,10 +87,13 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         "PYTHONPATH": os.pathsep.join((str(HERE.parent), str(HERE.parents[1] / "tools"))),
         "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITER, str(weights), env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
-    )
-    assert await process.wait() == 0
+
+    def write(made: Path) -> None:
+        writer = [sys.executable, "-c", WRITER, str(made)]
+        subprocess.run(writer, env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}, check=True)
+
+    # Copied, for the tests damage them.
+    shutil.copytree(once(tmp_path_factory, "random-networks", write)[0], weights, dirs_exist_ok=True)
     limits = Limits(1 << 40, 120.0, stop_seconds=60.0)
     child = Child("integration.totalsegmentator_child:act", limits, environment)
     yield Site(child, weights, tmp_path_factory.mktemp("work"))
