@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from voxelmill_cli.engine import check_addresses, read_settings, state_settings
 from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_shared import dead_letters
 from voxelmill_shared.dead_letters import Letter, Selection
-from voxelmill_shared.errors import UnfitDependencyError, UnroutableError
+from voxelmill_shared.errors import BrokerUnavailableError, UnfitDependencyError, UnroutableError
 from voxelmill_shared.settings import SharedSettings
 from voxelmill_shared.transport.base import DeadLettersHeldError
 from voxelmill_shared.transport.connect import open_transport
@@ -143,9 +143,30 @@ async def find(data: Path, wanted: Wanted) -> list[Letter]:
 
 
 async def settle(data: Path, letters: Sequence[Letter], order: Order, *, drop: bool) -> Progress:
-    """Replay letters, or drop them."""
+    """Replay letters, or drop them.
+
+    Raises
+    ------
+    CommandError
+        If the broker goes away: how far it came at least.
+    """
+    come = 0
+
+    def told(progress: Progress) -> None:
+        nonlocal come
+        come = progress.done
+        order.told(progress)
+
     async with open_broker(settings_of(data)) as transport:
-        return await (dead_letters.drop if drop else dead_letters.replay)(transport, letters, order)
+        try:
+            settled = dead_letters.drop if drop else dead_letters.replay
+            return await settled(transport, letters, replace(order, told=told))
+        except BrokerUnavailableError as error:
+            verb = "dropped" if drop else "replayed"
+            line = (
+                f"{error}; at least {come} of {len(letters)} dead letters were {verb}, the others are where they were"
+            )
+            raise CommandError(f"{line}; start it again when the broker answers", EXIT_UNREACHABLE) from None
 
 
 def as_document(letter: Letter) -> dict[str, Any]:
