@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from contract.transport_kit import Broker, counted, letters, subscribe
-from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_HISTORY, HEADER_REASON, Transport
-from voxelmill_shared.transport.headers import MOST_ATTEMPTS, MOST_BYTES, bounded, lengthened
+from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_HISTORY, HEADER_REASON, Message, Transport
+from voxelmill_shared.transport.headers import MOST_ATTEMPTS, MOST_BYTES, MOST_COUNTED, attempt_of, bounded, lengthened
 
 if TYPE_CHECKING:
     from voxelmill_shared.transport.topology import QueueSpec
@@ -29,6 +31,14 @@ async def test_a_message_with_large_headers_is_settled(broker: Broker, transport
     assert (letter.message.body, letter.message.headers[HEADER_REASON]) == (b"body 0", "no use " * 100)
     await other.ack()
     await counted(transport, work, ready=0, in_hand=0, dead=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"), [(10**12, MOST_COUNTED), (float("inf"), 1), ("many", 1), (-3, 1), ("7", 7)]
+)
+def test_a_count_without_sense_ends_nothing(said: Any, counted: int) -> None:
+    """Anybody may publish: what no attempt can be is none, and no table meets a number that it cannot hold."""
+    assert attempt_of(Message(b"", "a.b", "1", {HEADER_ATTEMPT: said})) == counted
 
 
 def test_the_largest_header_goes_first() -> None:

@@ -180,7 +180,7 @@ async def test_nothing_identifying_is_written_logged_or_told(
     assert len(identifying.texts) > 100
     assert len(identifying.uids) > 500
     transport = open_transport(f"embedded:{tmp_path}/broker.db")
-    parts = replace(parts_of(tmp_path, transport, neutral), limits=Limits(4 << 30, 60))
+    parts = replace(parts_of(tmp_path, transport, neutral), limits=Limits(4 << 30, 240))
     settings = IngestSettings(
         scratch=tmp_path / "scratch",
         upload_seconds=300,
@@ -245,7 +245,7 @@ async def _check_the_way_back(tmp_path: Path, inbox: Path, events: list[ObjectVa
 async def ingest(tmp_path: Path) -> AsyncIterator[Ingest]:
     service = await Ingest(tmp_path, f"sqlite:///{tmp_path}/ledger.db", Clock()).open()
     parts = Parts(
-        service.transport, service.stores, service.database, Scratch(tmp_path / "scratch"), Limits(4 << 30, 60)
+        service.transport, service.stores, service.database, Scratch(tmp_path / "scratch"), Limits(4 << 30, 240)
     )
     deidentify = build_deidentifier(parts, service.engine, KEY, "project", frozenset(Option), service.clock)
     unpack = replace(service.ingest_object.unpack, deidentify=deidentify)

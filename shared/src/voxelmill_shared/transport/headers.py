@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 50
 """How many attempts a history tells of, each with a reason of at most 1,000 characters."""
+MOST_COUNTED = 1_000_000
+"""How far attempts and replays are counted: whoever writes more into a header means no number of ours."""
 MOST_BYTES = 96 * 1024
 """How large a message's headers may be together. The broker needs room for its own beside them."""
 
@@ -83,6 +85,6 @@ def dead_at_of(message: Message) -> datetime | None:
 
 def _number(message: Message, name: str, default: int) -> int:
     try:
-        return int(message.headers.get(name, default))
-    except (ValueError, TypeError):  # a queue file may hold any JSON
+        return min(int(message.headers.get(name, default)), MOST_COUNTED)
+    except (ValueError, TypeError, OverflowError):  # a queue file may hold any JSON
         return default
