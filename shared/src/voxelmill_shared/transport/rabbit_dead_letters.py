@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from voxelmill_shared.transport.topology import QueueSpec
 
 PATIENCE_SECONDS = 10.0
-"""How long another one may have the letters in hand before it is an error. A look takes a second for 10,000."""
+"""How long another one may have the letters in hand before it is an error. A look at 10,000 takes a second, and ten
+where the machine is busy."""
 _PAUSE = 0.1
 _PAGE = 200
 """How many letters the broker reads into its memory at a time."""
