@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from voxelmill_shared.child_process import ANSWER, REQUEST, memory_reason
+from voxelmill_shared.child_process import ANSWER, EXIT_NO_MEMORY, REQUEST, memory_reason
 from voxelmill_shared.errors import TransientError, VoxelmillError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Child:
                     raise ChildFailedError(*value)
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await process.wait()
-            if self._over:
+            if self._over or code == EXIT_NO_MEMORY:
                 raise ChildFailedError("child-out-of-memory", memory_reason(self._limits.memory_bytes)) from None
             raise ChildFailedError(*_epitaph(code)) from None
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REQUEST = struct.Struct("<QQ")
 ANSWER = struct.Struct("<Q")
+EXIT_NO_MEMORY = 86
+"""The exit code of a child whose memory ended where it could not say so."""
 
 
 class Requests:
@@ -91,6 +93,7 @@ def serve(target: str, memory_bytes: int) -> None:
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.unraisablehook = end_without_memory
     # What libraries warn of may quote the data set, a patient's name included: none of it reaches a log.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -126,6 +129,16 @@ def serve(target: str, memory_bytes: int) -> None:
         finally:
             body = b""
             argument = None  # what it holds must not stay in memory until the next call
+
+
+def end_without_memory(ignored: sys.UnraisableHookArgs) -> None:
+    """Be `sys.unraisablehook`: end the process where memory ran out in a place that can tell nobody.
+
+    A thread that finds no memory as it begins leaves whoever started it waiting for ever.
+    """
+    if issubclass(ignored.exc_type, MemoryError):
+        os._exit(EXIT_NO_MEMORY)
+    sys.__unraisablehook__(ignored)
 
 
 def load(target: str) -> Callable[..., Any]:

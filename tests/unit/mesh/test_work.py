@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -264,6 +265,18 @@ def test_unusable_label_maps_are_refused(case: str, tmp_path: Path) -> None:
         "label-map-unreadable" if case in {"empty", "text", "cut off", "claims terabytes"} else "label-map-invalid"
     )
     assert caught.value.code == expected
+
+
+def test_no_memory_to_inflate_is_no_fault_of_the_label_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zlib tells of memory as it tells of damage; what is sound must climb the ladder and not be given up."""
+    path = write_nifti(labels(), tmp_path / "l.nii.gz")
+
+    def inflate(_: bytes) -> bytes:
+        raise zlib.error("Error -4 while decompressing data")
+
+    monkeypatch.setattr(gzip, "decompress", inflate)
+    with pytest.raises(MemoryError):
+        read_label_map(path)
 
 
 def test_a_label_map_is_told_by_its_content(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import mmap
 import os
 import signal
@@ -44,6 +45,16 @@ def _hold(value, report):
     time.sleep(60)
 
 
+def _thread_without_memory(_, __):
+    """What a `Thread.start` does whose thread finds no memory as it begins: wait for one that has gone."""
+
+    def begin():
+        raise MemoryError
+
+    _thread.start_new_thread(begin, ())
+    time.sleep(60)
+
+
 def _unsupported(value, _):
     raise UnsupportedSeriesError("missing-slices", value)
 
@@ -53,6 +64,7 @@ def _not_applicable(value, _):
 
 
 ACTIONS = {
+    "thread-without-memory": _thread_without_memory,
     "echo": lambda value, _: value,
     "pid": lambda _, __: os.getpid(),
     "print": _print,

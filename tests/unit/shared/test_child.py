@@ -71,6 +71,7 @@ async def test_declared_errors_come_through_and_the_child_lives_on(child):
         (("segfault", None), "child-died", "SIGSEGV"),
         (("kill", signal.SIGKILL), "child-died", "out of memory"),
         (("allocate", 4 << 30), "child-out-of-memory", "1024 MiB"),
+        (("thread-without-memory", None), "child-out-of-memory", "1024 MiB"),
         (("nonsense", None), "unexpected", "KeyError in "),
     ],
 )

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _GZIP = b"\x1f\x8b"
 _LARGEST = 65535
+_NO_MEMORY = -4
+"""What zlib says of memory (Z_MEM_ERROR): nothing is wrong with the file."""
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -84,6 +86,8 @@ def read_label_map(path: Path) -> LabelMap:
         _check_length(image, len(body))
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, zlib.error) and str(error).startswith(f"Error {_NO_MEMORY} "):
+            raise MemoryError from error
         raise UnsupportedSeriesError("label-map-unreadable", f"the label map cannot be read: {error}") from error
     affine = _RAS_TO_LPS @ np.asarray(image.affine, np.float64)
     if voxels.ndim != 3 or not voxels.size or voxels.dtype.kind not in "iu":
