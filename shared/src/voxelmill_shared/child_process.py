@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 from collections import deque
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from voxelmill_shared.errors import NO_ROOM, DiskFullError, VoxelmillError
@@ -90,10 +91,10 @@ def serve(target: str, memory_bytes: int) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_without_memory()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.unraisablehook = end_without_memory
     # What libraries warn of may quote the data set, a patient's name included: none of it reaches a log.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -131,14 +132,23 @@ def serve(target: str, memory_bytes: int) -> None:
             argument = None  # what it holds must not stay in memory until the next call
 
 
-def end_without_memory(ignored: sys.UnraisableHookArgs) -> None:
-    """Be `sys.unraisablehook`: end the process where memory ran out in a place that can tell nobody.
+def end_without_memory() -> None:
+    """From now on end the process where memory runs out in a place that can tell nobody.
 
-    A thread that finds no memory as it begins leaves whoever started it waiting for ever.
+    A thread that finds no memory as it begins leaves whoever started it waiting for ever. It cannot run a line of
+    Python either, so all that is called there is compiled, and wakes a thread that has been here before.
     """
-    if issubclass(ignored.exc_type, MemoryError):
-        os._exit(EXIT_NO_MEMORY)
-    sys.__unraisablehook__(ignored)
+    ignored: SimpleQueue[sys.UnraisableHookArgs] = SimpleQueue()
+
+    def watch() -> None:
+        while True:
+            each = ignored.get()
+            if issubclass(each.exc_type, MemoryError):
+                os._exit(EXIT_NO_MEMORY)
+            sys.__unraisablehook__(each)
+
+    threading.Thread(target=watch, daemon=True, name="memory").start()
+    sys.unraisablehook = ignored.put
 
 
 def load(target: str) -> Callable[..., Any]:
