@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dicom2nifti
-from answers import Volumes, crashed, refused
+from answers import Volumes, refused
 from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
         dicom2nifti.dicom_series_to_nifti(str(paths[0].parent), str(target))
     except (ConversionValidationError, ConversionError) as error:
         return refused(str(error))
-    except Exception as error:  # noqa: BLE001 - whatever else the peer raises is what is to be reported
-        return crashed(error)
     volumes = Volumes(output)
     if target.exists():
         volumes.add_nifti(target)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK
-from answers import Volumes, crashed, refused
+from answers import Volumes, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,6 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
         image = load(paths)
     except RuntimeError as error:  # SimpleITK's one kind of error, with ITK's message
         return refused(str(error).splitlines()[-1])
-    except (TypeError, ValueError) as error:
-        return crashed(error)
     voxels = SimpleITK.GetArrayFromImage(image)
     if image.GetDimension() == 2:
         image, voxels = SimpleITK.JoinSeries(image), voxels[None]

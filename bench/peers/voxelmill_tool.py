@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from answers import Volumes, crashed, refused
+from answers import Volumes, refused
 
 from voxelmill_shared.imaging import read_nifti_volumes, read_volumes
 from voxelmill_shared.work import UnsupportedSeriesError
@@ -22,6 +22,4 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
             volumes.add(volume.voxels, volume.affine, "", "; ".join(volume.warnings))
     except UnsupportedSeriesError as error:
         return refused(f"{error.code}: {error.reason}")
-    except Exception as error:  # noqa: BLE001 - anything but its own refusal is a defect, and is to be reported
-        return crashed(error)
     return volumes.answer("")

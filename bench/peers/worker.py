@@ -14,6 +14,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from answers import crashed
+
 MODULES = {
     "voxelmill": "voxelmill_tool",
     "SimpleITK": "simpleitk_tool",
@@ -32,7 +34,10 @@ def main() -> None:
     tool = importlib.import_module(MODULES[sys.argv[1]])
     for line in sys.stdin:
         job = json.loads(line)
-        answer = tool.read([Path(path) for path in job["paths"]], Path(job["output"]))
+        try:
+            answer = tool.read([Path(path) for path in job["paths"]], Path(job["output"]))
+        except Exception as error:  # noqa: BLE001 - the edge of every tool: what is no refusal of its own is a crash
+            answer = crashed(error)
         sys.stderr.flush()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

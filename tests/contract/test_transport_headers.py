@@ -9,7 +9,16 @@ import pytest
 
 from contract.transport_kit import Broker, counted, letters, subscribe
 from voxelmill_shared.transport.base import HEADER_ATTEMPT, HEADER_HISTORY, HEADER_REASON, Message, Transport
-from voxelmill_shared.transport.headers import MOST_ATTEMPTS, MOST_BYTES, MOST_COUNTED, attempt_of, bounded, lengthened
+from voxelmill_shared.transport.headers import (
+    MOST_ATTEMPTS,
+    MOST_BYTES,
+    MOST_COUNTED,
+    MOST_HISTORY,
+    MOST_REASON,
+    attempt_of,
+    bounded,
+    lengthened,
+)
 
 if TYPE_CHECKING:
     from voxelmill_shared.transport.topology import QueueSpec
@@ -55,3 +64,15 @@ def test_a_history_ends_somewhere() -> None:
         history = lengthened(json.loads(history), {"attempt": number, "reason": "r" * 1000})
     assert [entry["attempt"] for entry in json.loads(history)] == list(range(2 * MOST_ATTEMPTS, 3 * MOST_ATTEMPTS))
     assert HEADER_HISTORY in bounded({HEADER_HISTORY: history})
+
+
+def test_reasons_in_any_script_leave_a_history_that_fits() -> None:
+    """What JSON writes in six bytes a letter is bounded too: else the whole history would be left out as too large."""
+    history = "[]"
+    for number in range(MOST_ATTEMPTS):
+        history = lengthened(json.loads(history), {"attempt": number, "reason": "\u75c5" * 5000})
+    kept = json.loads(history)
+    assert len(history) <= MOST_HISTORY
+    assert [entry["attempt"] for entry in kept] == list(range(MOST_ATTEMPTS - len(kept), MOST_ATTEMPTS))
+    assert {len(entry["reason"]) for entry in kept} == {MOST_REASON}
+    assert HEADER_HISTORY in bounded({HEADER_HISTORY: history, "x-other": "y" * 20_000})

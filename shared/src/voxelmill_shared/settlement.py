@@ -110,7 +110,7 @@ class Settlement:
             "attempt": delivery.attempt,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "error_class": outcome.error_class,
-            "reason": outcome.reason[:1000],
+            "reason": outcome.reason,
         }
         history = lengthened(history_of(delivery.message), attempt)
         headers: dict[str, str | int] = {base.HEADER_HISTORY: history}

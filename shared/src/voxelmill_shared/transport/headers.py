@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from voxelmill_shared.transport.base import Message
 
 MOST_ATTEMPTS = 50
-"""How many attempts a history tells of, each with a reason of at most 1,000 characters."""
+"""How many attempts a history tells of."""
+MOST_REASON = 1000
+"""How many characters of an attempt's reason its history keeps."""
+MOST_HISTORY = 64 * 1024
+"""How many bytes a history has at most; a letter that is not ASCII takes six or twelve."""
 MOST_COUNTED = 1_000_000
 """How far attempts and replays are counted: whoever writes more into a header means no number of ours."""
 MOST_BYTES = 96 * 1024
@@ -48,11 +52,14 @@ def replay_headers(message: Message) -> dict[str, str | int]:
 
 
 def lengthened(history: Sequence[Mapping[str, Any]], entry: Mapping[str, Any]) -> str:
-    """Give the header of a history with one attempt more; of more than `MOST_ATTEMPTS` the newest are kept.
+    """Give the header of a history with one attempt more; the newest are kept, as many as there is room for.
 
     A message keeps its history when it is replayed, and it may be replayed every night.
     """
-    return json.dumps([*history, entry][-MOST_ATTEMPTS:])
+    kept = [*history, {**entry, "reason": str(entry.get("reason", ""))[:MOST_REASON]}][-MOST_ATTEMPTS:]
+    while len(written := json.dumps(kept)) > MOST_HISTORY and len(kept) > 1:
+        del kept[0]
+    return written
 
 
 def bounded(headers: Mapping[str, str | int]) -> dict[str, str | int]:
