@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PAGE = 2000
 """Records in memory at a time, about 2 KB each."""
 UNREADABLE = (AttributeError, DBAPIError, OverflowError, TypeError, ValueError)
-"""What reading and hashing raise where a row holds what no record of ours does: bytes, no UTF-8, a year 20000. An outage
-or a time limit is none of these: `database` has made it a `DatabaseUnavailableError`, which ends the verification."""
+"""What reading and hashing raise where a row holds what no record of ours does: bytes, no UTF-8, a year 20000. An
+outage or a time limit is none of these: `database` has made it a `DatabaseUnavailableError`, which ends it all."""
 NAMED = 1000
 """How many faults are named one by one; the others are counted."""
 
