@@ -128,6 +128,11 @@ class OtherProcess:
         assert line, "the other process has ended"
         return line.decode().strip()
 
+    def go_on(self) -> None:
+        """Give it the line that it waits for."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+
     async def kill(self) -> None:
         """End it as `kill -9` does."""
         if self._process.returncode is None:
@@ -137,7 +142,7 @@ class OtherProcess:
 
 @asynccontextmanager
 async def replaying_process(broker: Broker, queue: QueueSpec) -> AsyncIterator[OtherProcess]:
-    """Replay all dead letters of a queue in another process, in batches; it says a line after each one."""
+    """Replay dead letters of a queue in another process: a batch each time it is told to go on, and then it says so."""
     async with other_process(broker, queue, "replay", prefetch=10) as other:
         yield other
 
@@ -150,6 +155,7 @@ async def other_process(broker: Broker, queue: QueueSpec, manner: str, *, prefet
         sys.executable,
         str(Path(__file__).with_name("transport_process.py")),
         *(broker.url, queue.name, str(prefetch), str(broker.delivery_limit), manner),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(tests)},
     )

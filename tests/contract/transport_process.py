@@ -3,7 +3,7 @@
 usage: transport_process.py URL QUEUE PREFETCH DELIVERY_LIMIT hold|ack|replay
 
 Writes `ready`, then the id of each message that it has taken (hold) or acknowledged (ack). Or it takes nothing and
-replays the dead letters (replay), PREFETCH at a time, writes how many after each time, and `done` at the end.
+replays the dead letters (replay), PREFETCH at a time, each time when it has read a line, and writes how many.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ async def main(url: str, queue: str, prefetch: int, delivery_limit: int, manner:
 
 
 async def replay(transport: Transport, queue: QueueSpec, at_a_time: int) -> None:
-    """Replay until killed, or until there is nothing left."""
+    """Replay some letters for each line that is read, until killed."""
     async with transport.hold(queue, lambda letter: letter.handle) as hold:
         print("ready", flush=True)
         handles = list(hold.seen)
         for first in range(0, len(handles), at_a_time):
+            await asyncio.to_thread(sys.stdin.readline)
             print(await hold.replay(handles[first : first + at_a_time]), flush=True)
-    await transport.close()
-    print("done", flush=True)
-    await asyncio.Event().wait()
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
