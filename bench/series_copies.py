@@ -96,6 +96,14 @@ def _template(image: FileDataset, *, compressed: bool) -> Template:
     return Template(body, {what: _places(body, uid.encode()) for what, uid in stand_ins.items()})
 
 
+def retouched(original: Template, **values: object) -> Template:
+    """Return a template with other values of some elements, by keyword."""
+    image = pydicom.dcmread(io.BytesIO(original.body))
+    for keyword, value in values.items():
+        setattr(image, keyword, value)
+    return _template(image, compressed=True)
+
+
 def _places(body: bytes, text: bytes) -> tuple[int, ...]:
     found, place = [], body.find(text)
     while place >= 0:

@@ -29,7 +29,7 @@ from judge import holds_volume, judge
 from judged import Candidate, Frame, Verdict
 from peer_process import OURS, ROOT, PeerProcess, need_peers
 from report import Aim, end, table
-from volumes_page import LABELS, Row, page
+from volumes_page import LABELS, WITHOUT_TRUTH, Row, page, without_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,12 +101,12 @@ class Bench:
             name = path.name if unique else f"{number:04}-{path.name}"
             (folder / name).symlink_to(path.resolve())
             paths.append(str(folder / name))
-        frames = self._frames(paths)
+        frames, left_out = self._frames(paths)
         verdicts, remarks = {}, {}
         for tool in TOOLS:
             verdicts[tool], remarks[tool] = self._judge(tool, paths, frames)
         shutil.rmtree(folder)
-        return Row(series.name, len(frames), verdicts, remarks, series.hostile, holds_volume(frames))
+        return Row(series.name, len(frames), verdicts, remarks, series.hostile, holds_volume(frames), left_out)
 
     def _output(self) -> Path:
         output = self._scratch / "output"
@@ -114,9 +114,12 @@ class Bench:
         output.mkdir()
         return output
 
-    def _frames(self, paths: list[str]) -> list[Frame]:
+    def _frames(self, paths: list[str]) -> tuple[list[Frame], tuple[str, ...]]:
+        """Ask the referee; also say why files of the series have no truth, or not of every frame."""
         answer = self._referee.ask({"paths": paths, "output": str(self._output())})
-        return [read_frame(found) for found in answer.get("frames", [])]
+        if answer["outcome"] != "frames":
+            return [], (f"unreadable: the referee ended: {answer['outcome']}",) * len(paths)
+        return [read_frame(found) for found in answer["frames"]], tuple(answer["left_out"])
 
     def _judge(self, tool: str, paths: list[str], frames: list[Frame]) -> tuple[Verdict, str]:
         if paths[0].endswith(_NIFTI) and tool not in {OURS, "SimpleITK"}:
@@ -169,6 +172,8 @@ def main() -> None:
     found = counts(rows)
     print()
     table(["reader", *LABELS.values()], [[tool, *(str(found[tool].get(kind, 0)) for kind in LABELS)] for tool in TOOLS])
+    print()
+    table([*WITHOUT_TRUTH], without_truth(rows, OURS))
     if not words:
         (ROOT / "docs" / "volumes.md").write_text(page(rows, TOOLS))
         print("written: docs/volumes.md")
@@ -179,8 +184,14 @@ def main() -> None:
         {
             "ours_wrong": Aim(sum(verdict.kind == "wrong" for verdict in ours), 0, at_most=True),
             "ours_crashed": Aim(sum(verdict.kind == "crash" for verdict in ours), 0, at_most=True),
+            "ours_without_truth": Aim(sum(row.unproven(OURS) for row in rows), 0, at_most=True),
         },
-        {"series": len(rows), "counts": json.loads(json.dumps(found)), "ours_largest_value_error": round(largest, 4)},
+        {
+            "series": len(rows),
+            "files_without_truth": sum(len(row.left_out) for row in rows),
+            "counts": json.loads(json.dumps(found)),
+            "ours_largest_value_error": round(largest, 4),
+        },
     )
 
 

@@ -22,6 +22,9 @@ LABELS = {
 }
 """What a verdict is called on the page."""
 
+WITHOUT_TRUTH = ("why the referee has no truth", "files", "series", "volumes of ours in these series")
+"""The columns of the table of what nobody could judge."""
+
 _REASON = 90
 
 _HEAD = """# Which readers make right volumes
@@ -40,10 +43,13 @@ Voxelmill: what the header of that very slice (or frame) says about its place an
 - **crash**: the process died, hung for 60 s, or raised an error that tells its user nothing.
 - **no truth**: the reader gave pixels of something that is no volume: colour, no position, not an image of a patient.
 
+The referee is slow and plain, and it does not read everything: what it left out stands beside the number of frames
+(`+ n files`) and, with the reasons, in the last table. No verdict holds for those files.
+
 `n of m`: so many of the series' frames are in the volumes, where not all are. `!`: wrong, with a warning of some kind.
 SimpleITK: series reader with GDCM's file names. dcm2niix: `-p n`; where it writes a mended volume beside the plain one
 (tilt, uneven spacing), the mended one counts. dicom2nifti and highdicom: their defaults. Padding may have any value. In
-the last table a refusal is what should come; `right` there is a single slice, as a volume of one.
+the table of what holds no volume a refusal is what should come; `right` there is a single slice, as a volume of one.
 """
 
 
@@ -57,6 +63,13 @@ class Row:
     remarks: dict[str, str]
     hostile: bool
     volume: bool
+    left_out: tuple[str, ...]
+    """Why files have no truth, or not of every frame: a line for each such file."""
+
+    def unproven(self, tool: str) -> bool:
+        """Whether a tool gave a volume of a series of which the referee does not know every file."""
+        kind = self.verdicts[tool].kind
+        return kind == "unjudged" or (bool(self.left_out) and kind in {"right", "resampled", "wrong"})
 
     def cell(self, tool: str) -> str:
         """The verdict on one tool, in few words."""
@@ -94,7 +107,23 @@ def page(rows: Sequence[Row], tools: Sequence[str]) -> str:
         ("What holds no volume", [row for row in rows if not row.volume and not row.hostile]),
     ):
         parts += [f"## {title}\n", _sums(chosen, tools), "", _table(chosen, tools), ""]
-    return "\n".join(parts)
+    lines = ["| " + " | ".join(WITHOUT_TRUTH) + " |", "|---" * len(WITHOUT_TRUTH) + "|"]
+    lines += ["| " + " | ".join(cells) + " |" for cells in without_truth(rows, tools[0])]
+    return "\n".join([*parts, "## What nobody judged\n", *lines, ""])
+
+
+def without_truth(rows: Sequence[Row], ours: str) -> list[list[str]]:
+    """Count the files that the referee left out, for each reason and in all."""
+    reasons = sorted({reason for row in rows for reason in row.left_out})
+    chosen = [(reason, [row for row in rows if reason in row.left_out]) for reason in reasons]
+    lines = [
+        [reason, sum(row.left_out.count(reason) for row in some), len(some), sum(row.unproven(ours) for row in some)]
+        for reason, some in chosen
+    ]
+    some = [row for row in rows if row.left_out]
+    files, unproven = sum(len(row.left_out) for row in some), sum(row.unproven(ours) for row in rows)
+    lines.append([f"in all, of {len(rows)} series", files, len(some), unproven])
+    return [[str(cell) for cell in line] for line in lines]
 
 
 def _sums(rows: Sequence[Row], tools: Sequence[str]) -> str:
@@ -109,5 +138,6 @@ def _table(rows: Sequence[Row], tools: Sequence[str]) -> str:
     lines = ["| series | frames | " + " | ".join(tools) + " | note |", "|---" * (len(tools) + 3) + "|"]
     for row in rows:
         cells = " | ".join(row.cell(tool) for tool in tools)
-        lines.append(f"| {row.name} | {row.frames} | {cells} | {row.note(tools[0])} |")
+        rest = f" + {len(row.left_out)} file{'s' * (len(row.left_out) > 1)}" if row.left_out else ""
+        lines.append(f"| {row.name} | {row.frames}{rest} | {cells} | {row.note(tools[0])} |")
     return "\n".join(lines)

@@ -50,6 +50,7 @@ class Frames:
         self._output = output
         self.found: list[dict[str, Any]] = []
         self.left_out: list[str] = []
+        """Why a file's frames, or the rest of them, are not here: a line for each such file."""
 
     def add(
         self,
@@ -92,8 +93,8 @@ def read(paths: list[Path], output: Path) -> dict[str, Any]:
             except RuntimeError:  # no plugin of pydicom's decodes it; dcmtk may
                 del frames.found[before:]
                 _read_dicom(_decompressed(path, output), number, frames)
-        except Exception as error:  # noqa: BLE001 - of what cannot be read there is no truth, whatever the reason
-            frames.left_out.append(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
+        except Exception as error:  # noqa: BLE001 - whatever stops the referee, the page names it: no truth of this file
+            frames.left_out.append(f"unreadable: {type(error).__name__}")
     return {"outcome": "frames", "frames": frames.found, "left_out": frames.left_out}
 
 
@@ -122,7 +123,7 @@ def _read_dicom(path: Path, number: int, frames: Frames) -> None:
             pydicom.uid.ImplicitVRLittleEndian if whole.original_encoding[0] else pydicom.uid.ExplicitVRLittleEndian
         )
     if int(whole.get("SamplesPerPixel", 1)) != 1 or whole.get("PhotometricInterpretation") == "PALETTE COLOR":
-        frames.left_out.append("colour")
+        frames.left_out.append("in colour")
         return
     count = int(whole.get("NumberOfFrames") or 1)
     for frame in range(count):
@@ -132,7 +133,7 @@ def _read_dicom(path: Path, number: int, frames: Frames) -> None:
         ]
         place = _place(whole, groups, count)
         if place is None:
-            frames.left_out.append("no place")
+            frames.left_out.append("without a place in the patient")
             return
         cells = pixel_array(whole, index=frame, raw=True) if count > 1 else pixel_array(whole, raw=True)
         stored = _stored(whole, cells)

@@ -161,7 +161,7 @@ def _tar_damage(rng: Random, seeds: Seeds) -> Mutant:
     data = _tar([*_members(rng, seeds)], rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)))
     damaged = rng.choice((flipped(rng, data), flipped(rng, data, 0, 512), cut(rng, data), spliced(rng, data, data)))
     if rng.random() < 0.4:
-        damaged = gzip.compress(damaged, 1)
+        damaged = gzip.compress(damaged, 1, mtime=0)
         if rng.random() < 0.5:
             damaged = rng.choice((flipped(rng, damaged), cut(rng, damaged)))
     return Mutant(damaged, "mutant.tar")
@@ -248,4 +248,4 @@ def _tar_lies(rng: Random, seeds: Seeds) -> Mutant:
         mib = rng.choice((seeds.bomb_mib // 8, seeds.bomb_mib))
         packed = gzipped(_header(inside, b"0", b"%011o" % (mib << 20)), mib, _tar([(name, data)]))
         return Mutant(packed, "mutant.tar.gz")
-    return Mutant(gzip.compress(body, 1) if rng.random() < 0.3 else body, "mutant.tar")
+    return Mutant(gzip.compress(body, 1, mtime=0) if rng.random() < 0.3 else body, "mutant.tar")

@@ -40,7 +40,7 @@ def _plain(rng: Random, seeds: Seeds) -> bytes:
 def _made(rng: Random, data: bytes) -> Mutant:
     """Write it plain or compressed."""
     if rng.random() < 0.4:
-        return Mutant(gzip.compress(data, 1), "mutant.nii.gz")
+        return Mutant(gzip.compress(data, 1, mtime=0), "mutant.nii.gz")
     return Mutant(data, "mutant.nii")
 
 
@@ -114,7 +114,7 @@ def _extensions(rng: Random, seeds: Seeds) -> Mutant:
 def _gzip(rng: Random, seeds: Seeds) -> Mutant:
     """Bombs, cut streams, wrong checksums, several members, rubbish behind, gzip in gzip, headers that lie."""
     plain = _plain(rng, seeds)
-    packed = gzip.compress(plain, 1)
+    packed = gzip.compress(plain, 1, mtime=0)
     kind = rng.choice(("bomb", "far voxels", "cut", "sum", "members", "rubbish", "twice", "head", "zeros"))
     if kind in {"bomb", "far voxels"}:
         body = bytearray(plain[:352].ljust(352, b"\0"))
@@ -129,14 +129,16 @@ def _gzip(rng: Random, seeds: Seeds) -> Mutant:
         packed = packed[:-8] + rng.randbytes(rng.choice((8, 4, 0)))
     elif kind == "members":
         packed = (
-            gzip.compress(plain[:1000]) + rng.choice((b"", bytes(9), rng.randbytes(20))) + gzip.compress(plain[1000:])
+            gzip.compress(plain[:1000], mtime=0)
+            + rng.choice((b"", bytes(9), rng.randbytes(20)))
+            + gzip.compress(plain[1000:], mtime=0)
         )
     elif kind == "rubbish":
         packed += rng.randbytes(rng.choice((1, 100, 5000)))
     elif kind == "twice":
-        packed = gzip.compress(packed)
+        packed = gzip.compress(packed, mtime=0)
     elif kind == "head":
         packed = bytes((0x1F, 0x8B, 8, rng.randrange(256))) + rng.randbytes(6) + packed[10:]
     else:
-        packed = gzip.compress(bytes(rng.choice((10, 348, 1 << 20))))
+        packed = gzip.compress(bytes(rng.choice((10, 348, 1 << 20))), mtime=0)
     return Mutant(packed, rng.choice(("mutant.nii.gz", "mutant.nii", "mutant.gz")))

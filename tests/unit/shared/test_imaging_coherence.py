@@ -112,6 +112,28 @@ def test_a_slice_may_not_be_off_along_and_aside_at_once(tmp_path: Path) -> None:
     assert any("resampled" in warning for warning in volume.warnings)
 
 
+def test_one_slice_off_along_and_another_aside_are_an_even_stack(tmp_path: Path) -> None:
+    """Each of them lies within 0.1 mm of its place, and has its pixels."""
+    positions = [[0, 0, 4.0 * k] for k in range(COUNT + 1)]
+    positions[1][2] += 0.08
+    positions[2][0] += 0.08
+    (volume,) = read_volumes(write(tmp_path, positions, lambda _: {})).volumes
+    assert volume.warnings == ()
+    assert (volume.voxels[:, 0, 0] // 100).tolist() == list(range(COUNT + 1))
+
+
+def test_what_lies_on_its_place_is_not_interpolated(tmp_path: Path) -> None:
+    """One slice of a stack is 0.3 mm off: its place is filled from those around it. Another is 0.05 mm off, and kept."""
+    positions = [[0, 0, 4.0 * k] for k in range(COUNT + 1)]
+    positions[3][2] += 0.3
+    positions[5][2] += 0.05
+    (volume,) = read_volumes(write(tmp_path, positions, lambda _: {})).volumes
+    assert any("resampled" in warning for warning in volume.warnings)
+    firsts = volume.voxels[:, 0, 0]
+    assert 290 < firsts[3] < 300
+    assert [first for k, first in enumerate(firsts) if k != 3] == [100 * k for k in range(COUNT + 1) if k != 3]
+
+
 def test_slices_in_pairs_are_not_resampled(tmp_path: Path) -> None:
     """Two acquisitions that nothing tells apart, one 0.3 mm beside the other, are not one of uneven spacing."""
     positions = [(0, 0, 1.0 * (k // 2) + 0.3 * (k % 2)) for k in range(2 * COUNT)]

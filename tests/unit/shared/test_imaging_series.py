@@ -40,17 +40,17 @@ def by_series(folder: Path) -> list[list[Path]]:
     return [paths for _, paths in sorted(series.items(), key=lambda item: -len(item[1]))]
 
 
-def same_as_pydicom(volume: Volume, paths: list[Path]) -> None:
+def same_as_pydicom(volume: Volume, paths: list[Path], place_mm: float = 1e-3) -> None:
     for k, (number, frame) in enumerate(zip(volume.instance_order, volume.frame_order, strict=True)):
         dataset = pydicom.dcmread(paths[number])
         pixels = dataset.pixel_array
         stored = pixels[frame] if pixels.ndim == 3 else pixels
-        expected = stored * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        expected = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
         if "PixelPaddingValue" in dataset:  # off the scale of tissue in this data, so it becomes air
-            expected[stored == dataset.PixelPaddingValue] = -1024
+            expected[stored == dataset.PixelPaddingValue] = -1024 if dataset.Modality == "CT" else 0
         np.testing.assert_array_equal(volume.voxels[k], expected)
         position = np.array(dataset.ImagePositionPatient, float)
-        np.testing.assert_allclose((volume.affine @ (0, 0, k, 1))[:3], position, atol=1e-3)
+        assert np.linalg.norm((volume.affine @ (0, 0, k, 1))[:3] - position) <= place_mm
 
 
 @settings(max_examples=10, deadline=None)
@@ -229,8 +229,10 @@ def test_real_series_equal_pydicoms_pixels(data: Path, folder: str) -> None:
     """Voxels are pydicom's pixels times slope plus intercept, and the affine puts each slice where its header says."""
     paths = sorted((data / folder).iterdir())
     volume = read_series(paths)
-    if folder == "mr_brain_ge_axial":  # its positions jitter by 0.06 mm, which the even affine smooths
-        assert np.ptp([volume.voxels.min(), volume.voxels.max()]) > 0
+    assert volume.warnings == ()
+    if folder == "mr_brain_ge_axial":
+        # Its positions jitter, by up to 0.086 mm along and aside together: less than the tenth that the affine may smooth.
+        same_as_pydicom(volume, paths, place_mm=0.1)
         assert volume.spacing[2] == pytest.approx(7.0, abs=0.01)
         assert not looks_like_ct(volume)
     else:

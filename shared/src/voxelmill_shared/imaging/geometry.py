@@ -259,25 +259,28 @@ def _places(
     gaps = np.diff(heights)
     along = (heights - heights[0]) / (heights[-1] - heights[0])
     sideways = positions - positions[0] - along[:, None] * (positions[-1] - positions[0])
-    aside = np.linalg.norm(sideways, axis=1).max()
-    if aside > min(DRIFT_TOLERANCE * min(first.spacing), PLACE_MM):
-        raise Unsupported.UNEVEN_SPACING.error(f"the slices do not lie on a straight line: one is {aside:.2f} mm aside")
-    limit = float(np.sqrt(PLACE_MM**2 - aside**2))  # aside and along together
+    aside = np.linalg.norm(sideways, axis=1)
+    if aside.max() > min(DRIFT_TOLERANCE * min(first.spacing), PLACE_MM):
+        raise Unsupported.UNEVEN_SPACING.error(
+            f"the slices do not lie on a straight line: one is {aside.max():.2f} mm aside"
+        )
+    limit = np.sqrt(PLACE_MM**2 - aside**2)  # aside and along together, of each slice by itself
     if _on_rungs(heights, np.arange(len(heights)), limit):
         return None, []
     rungs = rungs_of(heights, limit)
-    return _even_out(heights, gaps) if rungs is None else _fill(heights, gaps, rungs)
+    return _even_out(heights, gaps, limit) if rungs is None else _fill(heights, gaps, rungs)
 
 
-def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64], limit: float) -> bool:
+def _on_rungs(heights: NDArray[np.float64], rungs: NDArray[np.int64], limit: NDArray[np.float64] | float) -> bool:
     unit = (heights[-1] - heights[0]) / rungs[-1]
-    return bool(np.abs(heights - heights[0] - rungs * unit).max() <= min(_SPACING_TOLERANCE * unit, limit))
+    off = np.abs(heights - heights[0] - rungs * unit)
+    return bool((off <= np.minimum(_SPACING_TOLERANCE * unit, limit)).all())
 
 
-def rungs_of(heights: NDArray[np.float64], limit: float = PLACE_MM) -> NDArray[np.int64] | None:
+def rungs_of(heights: NDArray[np.float64], limit: NDArray[np.float64] | float = PLACE_MM) -> NDArray[np.int64] | None:
     """Number the sorted heights by the even ladder that they lie on, rungs left out included; None if there is none.
 
-    None of them lies further than `limit` mm beside its rung.
+    None of them lies further than `limit` mm, or its own one of them, beside its rung.
     """
     gaps = np.diff(heights)
     steps = np.rint(gaps / _usual(gaps)).astype(np.int64)
@@ -314,8 +317,14 @@ def _fill(
     return np.interp(ladder, rungs, np.arange(len(rungs))), [warning]
 
 
-def _even_out(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
-    """Place the slices of an even stack among frames of uneven spacing, or refuse where that bridges too much."""
+def _even_out(
+    heights: NDArray[np.float64], gaps: NDArray[np.float64], limit: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Place the slices of an even stack among frames of uneven spacing, or refuse where that bridges too much.
+
+    A frame that lies within its `limit` mm of a place stays there as it was acquired: only between frames is
+    interpolated.
+    """
     usual = _usual(gaps)
     count = max(2, round((heights[-1] - heights[0]) / usual) + 1)
     varies = f"the distance between slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
@@ -332,7 +341,10 @@ def _even_out(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> tuple[
         f"{varies}{where}: resampled to {count} slices of {targets[1] - targets[0]:.2f} mm, along the normal in "
         "straight lines"
     )
-    return np.interp(targets, heights, np.arange(len(heights))), [warning]
+    places = np.interp(targets, heights, np.arange(len(heights)))
+    nearest = np.rint(places).astype(np.int64)
+    acquired = np.abs(heights[nearest] - targets) <= limit[nearest]
+    return np.where(acquired, nearest, places), [warning]
 
 
 def _too_many(absent: NDArray[Any], count: int) -> bool:
