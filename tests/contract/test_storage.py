@@ -48,6 +48,20 @@ async def test_ranges(store: ObjectStore) -> None:
     assert await store.read("a", 1000) == b""
 
 
+async def test_range_of_a_certain_content(store: ObjectStore) -> None:
+    """A range may be asked for of one content: another one's bytes never come in its place."""
+    first = await store.write("a", b"0123456789")
+    assert await store.read("a", 3, 4, etag=first.etag) == b"3456"
+    second = await store.write("a", b"abcdefghij")
+    assert await store.read("a", 3, etag=second.etag) == b"defghij"
+    with pytest.raises(ObjectChangedError):
+        await store.read("a", 3, 4, etag=first.etag)
+    with pytest.raises(ObjectChangedError):
+        await store.read("a", etag=first.etag)
+    with pytest.raises(ObjectMissingError):
+        await store.read("b", etag=first.etag)
+
+
 async def test_range_that_makes_no_sense_is_a_mistake_of_the_caller(store: ObjectStore) -> None:
     """Negative numbers are refused instead of meaning something else in each store."""
     await store.write("a", b"0123456789")

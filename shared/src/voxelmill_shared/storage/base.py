@@ -65,8 +65,14 @@ class ObjectStore(Protocol):
         """Whether the object is there."""
         ...
 
-    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read bytes `start` to `start + length`, or to the end. Past the end: fewer bytes, or none."""
+    async def read(self, key: str, start: int = 0, length: int | None = None, *, etag: str | None = None) -> bytes:
+        """Read bytes `start` to `start + length`, or to the end. Past the end: fewer bytes, or none.
+
+        Raises
+        ------
+        ObjectChangedError
+            If an `etag` is given (without quotes) and there is another content.
+        """
         ...
 
     async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:

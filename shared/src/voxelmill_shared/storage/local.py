@@ -24,6 +24,7 @@ from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
 from voxelmill_shared.storage.keys import check_key, check_prefix, printable
+from voxelmill_shared.storage.local_partial import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator
@@ -101,11 +102,11 @@ class LocalStore:
         """Whether the object is there."""
         return await asyncio.to_thread(self._exists, key)
 
-    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+    async def read(self, key: str, start: int = 0, length: int | None = None, *, etag: str | None = None) -> bytes:
         """Read a range of an object, or all of it."""
         if start < 0 or (length is not None and length < 0):
             raise ValueError(f"no such range: start {start}, length {length}")
-        return await asyncio.to_thread(self._read, key, start, length)
+        return await asyncio.to_thread(self._read, key, start, length, etag)
 
     async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
         """Look at an object and read its beginning."""
@@ -131,6 +132,17 @@ class LocalStore:
     async def take_file(self, key: str, path: Path) -> None:
         """Put a finished file of the same disk into the store by moving it: no copy, and room for one is enough."""
         await asyncio.to_thread(self._take_file, key, path)
+
+    def partial(self, key: str) -> PartialFile:
+        """Return an object that comes in piece by piece, and goes on where it stopped."""
+        name = f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:40]}.partial"
+        return PartialFile(
+            key,
+            self._root / TEMPORARY / name,
+            lambda: self._target(key),
+            self._temporary_folder,
+            self._etags.remember,
+        )
 
     async def delete(self, key: str) -> None:
         """Remove an object, and the folders that it leaves empty."""
@@ -179,11 +191,13 @@ class LocalStore:
             return False
         return True
 
-    def _read(self, key: str, start: int, length: int | None) -> bytes:
-        handle, _ = self._open(key)
+    def _read(self, key: str, start: int, length: int | None, etag: str | None) -> bytes:
+        handle, path = self._open(key)
         pieces: list[bytes] = []
         try:
             with reading(key):
+                if etag is not None and self._etags.of(handle, path)[0] != etag:
+                    raise ObjectChangedError(key)
                 left = max(0, os.fstat(handle).st_size - start)
                 left = left if length is None else min(length, left)
                 while left > 0 and (piece := os.pread(handle, left, start)):

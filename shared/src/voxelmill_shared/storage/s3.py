@@ -8,7 +8,6 @@ import hashlib
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -28,12 +27,14 @@ from voxelmill_shared.storage.keys import MAX_KEY_BYTES, check_key, check_prefix
 from voxelmill_shared.storage.s3_client import client_config, new_session
 from voxelmill_shared.storage.s3_download import keep
 from voxelmill_shared.storage.s3_errors import BROKEN_STREAM, answering, is_missing, is_refused
+from voxelmill_shared.storage.s3_parts import Parts
 from voxelmill_shared.storage.s3_plain import PlainGet, stat_of, stat_of_headers
 from voxelmill_shared.storage.s3_stream import STREAM_TRIES, ObjectStream, bare
 from voxelmill_shared.storage.s3_upload import PART_BYTES, ByteBudget, MultipartUpload, opened, unfinished_uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import timedelta
     from pathlib import Path
 
     from voxelmill_shared.storage.cache import DownloadCache
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.s3_upload import UnfinishedUpload
 
 log = structlog.get_logger("voxelmill")
-
-_LONGEST_PRESIGNED = timedelta(days=7)
-"""Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters"."""
 
 
 class S3Store:
@@ -159,17 +157,15 @@ class S3Store:
             return False
         return True
 
-    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+    async def read(self, key: str, start: int = 0, length: int | None = None, *, etag: str | None = None) -> bytes:
         """Read a range of an object, or all of it."""
         if start < 0 or (length is not None and length < 0):
             raise ValueError(f"no such range: start {start}, length {length}")
         if length == 0:
             await self.head(key)
             return b""
-        content = bytearray()
-        async for piece in (await self.stream(key, start, length)).pieces():
-            content += piece
-        return bytes(content)
+        pieces = [piece async for piece in (await self.stream(key, start, length, etag)).pieces()]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_head(self, key: str, length: int) -> tuple[ObjectStat, bytes]:
         """Look at an object and read its beginning, in one request: the answer to a range says what a HEAD says."""
@@ -270,26 +266,22 @@ class S3Store:
         return [replace(one, key=one.key.removeprefix(self._prefix)) for one in found]
 
     async def presign(self, key: str, expires: timedelta, method: Literal["GET", "PUT"] = "GET") -> str:
-        """Make an address (SigV4) by which anyone reads or writes this object for a while, without credentials.
-
-        It names the server as this process does. Credentials that end sooner end it, too.
+        """Make an address (SigV4) by which anyone reads or writes this object for a while; see `Parts.addresses`.
 
         Raises
         ------
         ValueError
             If `expires` is less than a second or more than seven days.
         """
-        if not timedelta(seconds=1) <= expires <= _LONGEST_PRESIGNED:
-            raise ValueError(f"{expires}: such an address lasts from a second to seven days")
-        full = self._full(key)
-        client = await self._client()
-        with answering(self._address, key):
-            address: str = await client.generate_presigned_url(
-                "get_object" if method == "GET" else "put_object",
-                Params={"Bucket": self._bucket, "Key": full},
-                ExpiresIn=int(expires.total_seconds()),
-            )
-        return address
+        addresses = await self.parts.addresses(expires)
+        return addresses.get(key) if method == "GET" else addresses.put(key)
+
+    @property
+    def parts(self) -> Parts:
+        """What somebody else puts here: by addresses that are signed for him, whole or in parts."""
+        return Parts(
+            self._client, lambda: self._session, self._bucket, self._prefix, self._address, self._full, self._memory
+        )
 
     async def delete(self, key: str) -> None:
         """Remove an object; no error if it is not there."""

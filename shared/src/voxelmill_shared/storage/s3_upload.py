@@ -93,15 +93,16 @@ class UnfinishedUpload:
 async def unfinished_uploads(client: Any, bucket: str, prefix: str) -> list[UnfinishedUpload]:
     """Find the unfinished uploads of all keys that begin with `prefix`, and the bytes that the server has of them."""
     found = []
-    for upload in await _uploads(client, bucket, prefix):
+    for upload in await listed_uploads(client, bucket, prefix):
         size = 0
-        async for part in _parts(client, {"Bucket": bucket, "Key": upload["Key"]}, upload["UploadId"]):
+        async for part in listed_parts(client, {"Bucket": bucket, "Key": upload["Key"]}, upload["UploadId"]):
             size += part["Size"]
         found.append(UnfinishedUpload(upload["Key"], upload["Initiated"], size))
     return found
 
 
-async def _uploads(client: Any, bucket: str, prefix: str) -> list[Any]:
+async def listed_uploads(client: Any, bucket: str, prefix: str) -> list[Any]:
+    """List the unfinished uploads of all keys that begin with `prefix`, as the server describes them."""
     found: list[Any] = []
     request = {"Bucket": bucket, "Prefix": prefix}
     while True:
@@ -112,7 +113,8 @@ async def _uploads(client: Any, bucket: str, prefix: str) -> list[Any]:
         request |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
-async def _parts(client: Any, where: Mapping[str, str], upload_id: str) -> AsyncIterator[Any]:
+async def listed_parts(client: Any, where: Mapping[str, str], upload_id: str) -> AsyncIterator[Any]:
+    """List the parts that the server has of an upload, as it describes them."""
     marker: dict[str, int] = {}
     while True:
         page = await client.list_parts(**where, UploadId=upload_id, **marker)
@@ -203,12 +205,12 @@ class MultipartUpload:
 
     async def _find(self) -> bool:
         """Look for the latest unfinished upload of this key, and for the parts that it has."""
-        listed = await _uploads(self._client, self._where["Bucket"], self._where["Key"])
+        listed = await listed_uploads(self._client, self._where["Bucket"], self._where["Key"])
         found = [upload for upload in listed if upload["Key"] == self._where["Key"]]
         if not found:
             return False
         self._id = max(found, key=lambda upload: upload["Initiated"])["UploadId"]
-        async for part in _parts(self._client, self._where, self._id):
+        async for part in listed_parts(self._client, self._where, self._id):
             self._standing[part["PartNumber"]] = part["ETag"].strip('"')
         return True
 
