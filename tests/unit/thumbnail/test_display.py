@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 
 from unit.shared.imaging_files import image, only_frame
 from voxelmill_shared.imaging import Window, WindowFunction, read_frames
-from voxelmill_thumbnail.windowing import grey_levels
+from voxelmill_shared.imaging.windowing import grey_levels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +158,7 @@ def test_two_entries_of_eight_bits_in_a_word(tmp_path: Path) -> None:
 
 def test_what_is_not_a_number_is_black() -> None:
     """Float pixels hold NaN where nothing was measured; it neither warns nor spoils the percentiles."""
-    from unit.thumbnail.test_windowing import frame
+    from unit.shared.test_imaging_windowing import frame
 
     stored = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     stored[0, :3] = np.nan, np.inf, -np.inf

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from voxelmill_shared.imaging.windowing import colours, grey_levels
 from voxelmill_thumbnail.shrinking import halve
-from voxelmill_thumbnail.windowing import colours, grey_levels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from voxelmill_shared.imaging.windowing import levels_of, percentile_window
 from voxelmill_thumbnail.marks import Edges, edges_of, mark
 from voxelmill_thumbnail.presets import is_in_hu
-from voxelmill_thumbnail.windowing import levels_of, percentile_window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

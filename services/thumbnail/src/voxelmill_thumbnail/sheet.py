@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from voxelmill_shared.imaging.windowing import usual_window
 from voxelmill_thumbnail.picture import fit, picture_of
-from voxelmill_thumbnail.windowing import usual_window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ from voxelmill_shared.imaging.nifti import read_nifti
 from voxelmill_shared.imaging.opening import open_image
 from voxelmill_shared.imaging.reasons import Unsupported
 from voxelmill_shared.imaging.series import SeriesLayout, lay_out_volumes
+from voxelmill_shared.imaging.windowing import full_range_of
 from voxelmill_shared.work import OutputFile, StepClock, UnsupportedSeriesError, WorkResult
 from voxelmill_thumbnail.picture import picture_of, write_picture, write_thumbnails
 from voxelmill_thumbnail.planes import draw_planes
 from voxelmill_thumbnail.presets import CT_PRESETS, is_in_hu, presets_for
 from voxelmill_thumbnail.sheet import draw_sheet, frames_to_show, thinned
-from voxelmill_thumbnail.windowing import full_range_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -184,6 +184,21 @@ def read_array(path: Path, number: int = 0) -> NiftiArray:
     )
 
 
+def read_grid(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Read where the voxels of a NIfTI file lie, and no voxel: slices, rows and columns, and the LPS affine in mm.
+
+    The errors of `read_nifti` about its header.
+    """
+    name = path.name
+    try:
+        with _open(path) as stream:
+            header = _read_header(stream, name)
+            (columns, rows, slices), _, _ = _check(header, name)
+    except _BROKEN as error:
+        raise Unsupported.UNREADABLE_HEADER.error(f"{name}: it is no sound NIfTI file ({unquoted(error)})") from None
+    return (slices, rows, columns), _affine(header, name)[0]
+
+
 def _open(path: Path) -> BinaryIO:
     file = path.open("rb")
     if file.read(2) != _GZIP:

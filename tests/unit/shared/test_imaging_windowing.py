@@ -13,7 +13,7 @@ from pydicom.pixels import apply_windowing
 
 from voxelmill_shared.imaging.frames import Display, Frame, Palette, Window, WindowFunction
 from voxelmill_shared.imaging.transform import LookUpTable, ModalityTransform, Padding
-from voxelmill_thumbnail.windowing import colours, grey_levels, percentile_window, usual_window, window_values
+from voxelmill_shared.imaging.windowing import colours, grey_levels, percentile_window, usual_window, window_values
 
 GREY_PALETTE = Palette(*[LookUpTable.from_data((256, 0, 8), list(range(256)))] * 3)
 
