@@ -9,10 +9,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
 from unit.mesh.shapes import affine, ellipsoid, meshes_of
-from voxelmill_mesh.render import render
+from voxelmill_mesh.render import _smooth_depth, render
 from voxelmill_mesh.writers.png import write_png
 from voxelmill_mesh.writers.segment import ColouredMesh
 
@@ -95,3 +97,13 @@ def test_png_read_back_is_the_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(image), picture)
     length = struct.unpack_from(">I", body, 8)[0]
     assert struct.unpack_from(">I", body, 16 + length)[0] == zlib.crc32(body[12 : 16 + length])
+
+
+@pytest.mark.parametrize("radius", [1, 7, 60])
+def test_the_depth_around_a_sample_is_a_mean_as_scipys(radius: int) -> None:
+    """Taken twice; beyond the rim is the last sample again, also where the square is larger than the picture."""
+    depth = np.random.default_rng(3).normal(0, 50, (40, 55)).astype(np.float32)
+    expected = depth
+    for _ in range(2):
+        expected = uniform_filter(expected, 2 * radius + 1, mode="nearest")
+    np.testing.assert_allclose(_smooth_depth(depth, radius), expected, atol=1e-3)

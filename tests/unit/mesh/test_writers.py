@@ -22,7 +22,7 @@ from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
 from voxelmill_mesh.writers.mz3 import write_mz3
 from voxelmill_mesh.writers.obj import write_materials, write_obj
 from voxelmill_mesh.writers.ply import write_ply
-from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
+from voxelmill_mesh.writers.segment import ColouredMesh
 from voxelmill_mesh.writers.stl import write_stl
 from voxelmill_shared.plan import MeshFormat
 
@@ -160,24 +160,6 @@ def test_a_large_mesh_is_written_by_parts(tmp_path: Path) -> None:
     write_stl(mesh, tmp_path / "a.stl")
     read = trimesh.load_mesh(tmp_path / "a.stl", process=False)
     np.testing.assert_array_equal(read.triangles, mesh.vertices[mesh.faces])
-
-
-@pytest.mark.parametrize(
-    ("name", "opacity"),
-    [
-        ("skin", 0.15),
-        ("lung_left", 0.6),
-        ("subcutaneous_fat", 0.15),
-        ("bones", 1.0),
-        ("bodywork", 1.0),
-        ("body_trunc", 0.15),
-        ("lung_vessels", 1.0),
-        ("vertebrae_body", 1.0),
-    ],
-)
-def test_opacity_goes_by_the_words_of_a_name(name: str, opacity: float) -> None:
-    """Whole words decide, not parts of them."""
-    assert opacity_of(name) == opacity
 
 
 def test_vertex_normals_are_unit_and_outward(segments: list[ColouredMesh]) -> None:

@@ -72,17 +72,31 @@ def _axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
     return np.stack([right, np.cross(towards, right), towards])
 
 
+@compiled
+def _mean_of_rows(values: Array, radius: int, means: Array) -> None:
+    """Put the mean over 2 `radius` + 1 rows into each row of `means`; beyond the rim is the last row again."""
+    rows, columns = values.shape
+    sums = np.zeros(columns)
+    for row in range(-radius, radius + 1):
+        for column in range(columns):
+            sums[column] += values[min(max(row, 0), rows - 1), column]
+    for row in range(rows):
+        enters, leaves = min(row + radius + 1, rows - 1), max(row - radius, 0)
+        for column in range(columns):
+            means[row, column] = sums[column] / (2 * radius + 1)
+            sums[column] += np.float64(values[enters, column]) - values[leaves, column]
+
+
 def _smooth_depth(depth: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Return the mean over a square of 2 `radius` + 1 samples, taken twice."""
+    """Return the mean over a square of 2 `radius` + 1 samples, taken twice.
+
+    As scipy's `uniform_filter1d` does it, which this service would need for nothing else: 113 MB, 0.15 s in each child.
+    """
     result = depth
-    for _ in range(2):
-        for axis in (0, 1):
-            edged = np.pad(result, [(radius + 1, radius) if k == axis else (0, 0) for k in (0, 1)], mode="edge")
-            sums = np.cumsum(edged, axis=axis, dtype=np.float64)
-            size = depth.shape[axis]
-            upper = np.take(sums, range(2 * radius + 1, 2 * radius + 1 + size), axis=axis)
-            lower = np.take(sums, range(size), axis=axis)
-            result = ((upper - lower) / (2 * radius + 1)).astype(np.float32)
+    for _ in range(4):
+        means = np.empty_like(result)
+        _mean_of_rows(result, radius, means)
+        result = np.ascontiguousarray(means.T)
     return result
 
 

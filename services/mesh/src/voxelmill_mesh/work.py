@@ -16,7 +16,8 @@ from voxelmill_mesh.render import render
 from voxelmill_mesh.writers.files import MEDIA_TYPES, write_meshes
 from voxelmill_mesh.writers.gltf import LPS_TO_SCENE
 from voxelmill_mesh.writers.png import write_png
-from voxelmill_mesh.writers.segment import ColouredMesh, opacity_of
+from voxelmill_mesh.writers.segment import ColouredMesh
+from voxelmill_shared.opacity import opacity_of
 from voxelmill_shared.work import OutputFile, Progress, StepClock, UnsupportedSeriesError, WorkResult
 
 if TYPE_CHECKING:
