@@ -90,18 +90,18 @@ def test_every_event_has_a_publisher_and_a_channel() -> None:
 
 
 def test_every_queue_receives_what_it_is_bound_to() -> None:
-    """Each queue that is bound to events has its operations; index receives every event but the hints."""
+    """Each queue that is bound to events has its operations; index receives every event but the hints and wishes."""
     operations = document()["operations"]
     queues = {operation["x-queue"]["name"] for operation in operations.values() if operation["action"] == "receive"}
     assert queues == {queue.name for queue in TOPOLOGY.queues if queue.bindings}
     indexed = {name.partition(".receives.")[2] for name in operations if name.startswith("index.receives.")}
-    hints = {"object.uploaded.v1", "upload.completed.v1", "job.progressed.v1"}
+    hints = {"object.uploaded.v1", "upload.completed.v1", "job.requested.v1"}
     assert indexed == {event.type for event in EVENT_TYPES} - hints
 
 
 def test_every_event_is_wanted_by_a_queue() -> None:
-    """No event of ours is unroutable, but progress: nobody need listen to that."""
+    """No event of ours is unroutable."""
     operations = document()["operations"].values()
     received = {operation["channel"]["$ref"] for operation in operations if operation["action"] == "receive"}
     sent = {operation["channel"]["$ref"] for operation in operations if operation["action"] == "send"}
-    assert received == sent - {"#/channels/job.progressed.v1"}
+    assert received == sent

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
     from voxelmill_shared.transport.base import Transport
 
 
-async def main(broker_url: str, database_url: str, inbox_url: str, filer: str, lease: float) -> None:
-    """Bridge until killed. Without the overlap: the cursor alone must see to it that nothing is lost."""
+def main() -> None:
+    """Bridge until killed."""
+    asyncio.run(bridge(*sys.argv[1:5], float(sys.argv[5])))
+
+
+async def bridge(broker_url: str, database_url: str, inbox_url: str, filer: str, lease: float) -> None:
+    """Do so without the overlap: the cursor alone must see to it that nothing is lost."""
     filer_bridge.OVERLAP = timedelta(0)
     await upgrade(database_url, package=MIGRATIONS, version_table=VERSION_TABLE)
     transport = open_transport(broker_url)
@@ -51,4 +56,4 @@ async def _declared(transport: Transport) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5], float(sys.argv[5])))
+    main()

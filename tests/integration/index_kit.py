@@ -39,6 +39,7 @@ from voxelmill_shared.events import (
 from voxelmill_shared.plan import Plan
 from voxelmill_shared.results import Artefact, ManifestInstance, Receipt, ResultKeys, SeriesManifest, StageRecord
 from voxelmill_shared.storage.local import LocalStore
+from voxelmill_shared.storage.stores import Stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,9 +206,11 @@ class Index:
     def open(cls, url: str, folder: Path) -> Index:
         engine = open_database(url)
         store = LocalStore(folder, "results")
+        inbox, work = (LocalStore(folder.parent / name, name) for name in ("inbox", "work"))
         notified: list[bool] = []
         settle = SettleJob(engine, store, OUTBOX)
-        return cls(engine, store, IndexEvent(engine, store, settle, lambda: notified.append(True)), notified)
+        stores = Stores(inbox, work, store)
+        return cls(engine, store, IndexEvent(engine, stores, settle, lambda: notified.append(True)), notified)
 
     async def take(self, envelope: Envelope) -> Outcome:
         """Give one message to the handler, as the runtime does."""

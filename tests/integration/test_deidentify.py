@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import re
 import shutil
-import warnings
 import zipfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +14,9 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.datadict import dictionary_has_tag
 
 from e2e.command import voxelmill
+from integration.identifying import Identifying, collect, elements, read_all, values
 from integration.ingest_kit import Clock, Ingest, of
 from integration.test_ingest_service import listening, parts_of, publish, references_in, running, until
 from unit.ingest.hostile_dicom import SURNAME, everything, hostile_archive
@@ -28,11 +25,11 @@ from voxelmill_ingest.deidentify.errors import DeidentificationKeyError
 from voxelmill_ingest.deidentify.keys import ProjectKeys
 from voxelmill_ingest.deidentify.mapping import Mapping
 from voxelmill_ingest.deidentify.profile import Option
-from voxelmill_ingest.deidentify.words import clean
 from voxelmill_ingest.settings import IngestSettings
 from voxelmill_shared.child import Limits
 from voxelmill_shared.database import open_database
 from voxelmill_shared.events import (
+    ObjectRef,
     ObjectRejected,
     ObjectUploaded,
     ObjectValidated,
@@ -43,122 +40,18 @@ from voxelmill_shared.parts import Parts, Scratch
 from voxelmill_shared.transport.connect import open_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from voxelmill_shared.events import Event
 
 KEY = "a key of 32 characters, or longer"
-UID = re.compile(rb"(?:\d+\.)+\d+")
-NUMBERS = ("PatientID", "OtherPatientIDs", "IssuerOfPatientID", "AccessionNumber", "InstitutionName", "StudyID")
-PLACES = ("InstitutionAddress", "InstitutionalDepartmentName", "AdmissionID", "PatientAddress", "RequestingService")
-TEXTS = (
-    "SeriesDescription",
-    "StudyDescription",
-    "ProtocolName",
-    "ImageComments",
-    "PatientComments",
-    "DerivationDescription",
-)
-CLASSES = (
-    "SOPClassUID",
-    "TransferSyntaxUID",
-    "SchemeUID",
-    "ContextUID",
-    "MappingResourceUID",
-    "ImplementationClassUID",
-)
-
-
-def elements(dataset: pydicom.Dataset) -> Iterator[pydicom.DataElement]:
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value or ():
-                yield from elements(item)
-        elif not element.tag.is_private:
-            yield element
-
-
-def values(element: pydicom.DataElement) -> list[str]:
-    value = element.value
-    return [str(one).strip() for one in (value if isinstance(value, pydicom.multival.MultiValue) else [value])]
-
-
-@dataclass
-class Identifying:
-    """What the originals say that nobody else may learn."""
-
-    texts: set[str]
-    uids: set[str]
-    kept: set[str] = field(default_factory=set)
-    """Serial numbers of devices, which the option keeps; one of them is a patient's number elsewhere."""
-
-    def found_in(self, blob: bytes) -> set[str]:
-        uids = {one.decode() for one in UID.findall(blob)} & self.uids
-        raw = [text.encode("utf-8", "replace") for text in self.texts]
-        hits = [text for text in raw if text in blob]  # quick; then as a word of its own, not as digits of a number
-        return uids | {text.decode() for text in hits if re.search(rb"(?<![\w.])" + re.escape(text) + rb"(?!\w)", blob)}
 
 
 @pytest.fixture(scope="module")
 def identifying(data: Path) -> Identifying:
-    """Everything of that kind in all of the test data, read by pydicom and picked by keyword, not by our table."""
-    found = Identifying(set(), set())
-    read = pydicom.config.settings.reading_validation_mode
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    try:
-        for path in data.rglob("*"):
-            if path.is_file():
-                _collect(path, found)
-    finally:
-        pydicom.config.settings.reading_validation_mode = read
-    # Words of the trade (a patient called SPINE, a CHEST protocol) and what others have put for a name tell nobody.
-    found.texts = {text for text in found.texts if clean(text) != text} - {"REMOVED", "Removed"} - found.kept
-    return found
-
-
-def _collect(path: Path, found: Identifying) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            listed = list(elements(pydicom.dcmread(path, force=True, stop_before_pixels=True)))
-        except Exception:  # noqa: BLE001 - broken on purpose: what pydicom cannot read, nobody can look for
-            return
-        for element in listed:
-            for value in values(element) if dictionary_has_tag(element.tag) else ():
-                if element.VR == "UI":
-                    if not element.keyword.endswith(CLASSES) and not value.startswith("1.2.840.10008"):
-                        found.uids.add(value)
-                elif element.keyword == "DeviceSerialNumber":
-                    found.kept.add(value)
-                elif element.VR == "PN":
-                    found.texts |= {one for one in re.split(r"[\^= ]", value) if len(one) > 4}
-                elif element.keyword in NUMBERS + PLACES + TEXTS and len(value) > 5:
-                    found.texts.add(value)
-
-
-def read_all(folder: Path, *, but: Path | None = None) -> Iterator[tuple[Path, bytes]]:
-    """Every file that was written; of a DICOM copy what is not pixels, of what is gzip what is in it."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or but in path.parents:
-            continue
-        body = path.read_bytes()
-        if path.suffix == ".dcm":
-            buffer = io.BytesIO()
-            dataset = pydicom.dcmread(path)
-            body = body[: 132 + 1024]
-            for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010):
-                if tag in dataset:
-                    del dataset[tag]
-            if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-                dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-            elif dataset.file_meta.TransferSyntaxUID.is_deflated:
-                body, dataset.file_meta.TransferSyntaxUID = b"", pydicom.uid.ExplicitVRLittleEndian
-            pydicom.dcmwrite(buffer, dataset)
-            body += buffer.getvalue()
-        elif body[:2] == b"\x1f\x8b":
-            body = gzip.decompress(body)[:1024]
-        yield path, body
+    """Everything of that kind in all of the test data."""
+    return collect(data)
 
 
 @pytest.fixture
@@ -279,6 +172,25 @@ async def test_an_original_is_replaced_by_its_copy(ingest: Ingest, slices: dict[
     assert all(one.object.key.startswith("deidentified/") for one in manifest.instances)
     assert await ingest.upload(slices, "upload-1") == published, "announced again, the same events go out"
     assert await ingest.completed() == [event]
+
+
+@pytest.mark.data
+async def test_a_copy_stays_in_the_project_of_its_original(ingest: Ingest, slices: dict[str, bytes]) -> None:
+    """Of a file and of an archive's member; and it is known for a copy when it is announced again."""
+    (name, body), *others = slices.items()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for other, content in others:
+            archive.writestr(other, content)
+    sent = {f"projects/lungs/{name}": body, "projects/lungs/a.zip": buffer.getvalue()}
+    published = await ingest.upload(sent, "upload-1")
+    keys = [event.object.key for event in taken(published)]
+    assert len(keys) == 3
+    assert all(key.startswith("projects/lungs/deidentified/") for key in keys)
+    stat = await ingest.stores.work.head(keys[0])
+    copy = ObjectRef(bucket="work", key=keys[0], etag=stat.etag, size=stat.size)
+    (again,) = taken(await ingest.handle(ObjectUploaded(object=copy, found_by="reconciler")))
+    assert again.object == copy
 
 
 @pytest.mark.data

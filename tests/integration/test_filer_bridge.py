@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
-import sys
-import threading
+import signal
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
+import aio_pika
 import pytest
 from sqlalchemy import select
 
-from servers.rabbitmq import RabbitMQServer, start
+from contract.cable import Cable as BrokersCable
+from e2e.command import forks
+from e2e.processes import END_SECONDS
 from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.service import MIGRATIONS, VERSION_TABLE
 from voxelmill_ingest.tables import duties
@@ -34,20 +35,23 @@ from voxelmill_shared.transport.connect import open_transport
 from voxelmill_shared.transport.embedded import EmbeddedTransport
 from voxelmill_shared.transport.topology import INGEST, TOPOLOGY
 
-PROCESS = [sys.executable, str(Path(__file__).with_name("filer_process.py"))]
 PUTS = int(os.environ.get("VOXELMILL_TEST_FILER_PUTS", "150"))
 BURST = 10
 """Objects that are put at the same time: what is in hand when the bridge dies is more than one."""
 DOWN = PUTS // BURST // 3 * BURST
 UP = PUTS // BURST // 2 * BURST
-"""Between which of the puts the broker is down."""
+"""Between which of the puts the broker is out of reach."""
+KILLS = 4
+"""How often one of two bridges is killed; besides, both are when the broker comes back."""
+BEHIND = 2 * BURST
+"""How many announcements the puts go ahead of: so bridges work all the time, however long each takes to start."""
 LEASE_SECONDS = 1.0
 
 
-async def until(condition, what, seconds=30):
+async def until(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while not await condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what() if callable(what) else what
         await asyncio.sleep(0.02)
 
 
@@ -74,7 +78,7 @@ class Announced:
         async def all_there():
             return set(keys) <= set(self.keys)
 
-        await until(all_there, f"not announced: {set(keys) - set(self.keys)}")
+        await until(all_there, lambda: f"not announced: {set(keys) - set(self.keys)}")
 
 
 class Installation:
@@ -281,73 +285,69 @@ class Processes:
 
     def __init__(self, *arguments):
         self.arguments = [*arguments, str(LEASE_SECONDS)]
-        self.lock = threading.Lock()  # both who kill may choose the same one
-        self.ended = False
         self.running = [self._start(), self._start()]
 
     def _start(self):
-        return subprocess.Popen(
-            [*PROCESS, *self.arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=subprocess.DEVNULL,
+        tests = str(Path(__file__).parents[1])
+        return forks().start(
+            "integration.filer_process", *self.arguments, environment={**os.environ, "PYTHONPATH": tests}
         )
 
     def kill(self, *numbers):
         """Kill -9 either or both of the two, and start others in their place."""
-        with self.lock:
-            if self.ended:
-                return
-            for number in numbers:
-                self.running[number].kill()
-            for number in numbers:
-                self.running[number].wait()
-                self.running[number] = self._start()
+        for number in numbers:
+            self.running[number].send_signal(signal.SIGKILL)
+        for number in numbers:
+            ended = self.running[number].end(END_SECONDS)
+            assert ended.code == -signal.SIGKILL, ended.err
+            self.running[number] = self._start()
+
+    async def kill_one(self):
+        """Kill either, at a random moment of what goes on."""
+        await asyncio.sleep(random.uniform(0, 0.2))
+        self.kill(random.randrange(2))
 
     def end(self):
-        with self.lock:
-            self.ended = True
-            for process in self.running:
-                process.kill()
-                process.wait()
+        for process in self.running:
+            process.send_signal(signal.SIGKILL)
+            process.end(END_SECONDS)
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.s3
-@pytest.mark.usefixtures("rabbitmq_installed")
-async def test_every_object_is_announced_though_bridges_and_broker_are_killed(tmp_path, bucket, s3_environment):
-    """Objects are put all the time; bridges and broker die by kill -9 at random moments. Every key is announced."""
-    server = await asyncio.to_thread(start, tmp_path / "data")
+async def test_every_object_is_announced_though_bridges_are_killed_and_the_broker_is_lost(
+    tmp_path, bucket, s3_environment, rabbitmq_vhost_url
+):
+    """Objects are put all the time; bridges die by kill -9 at random moments, and the broker is out of reach for a while.
+
+    Every key is announced. That the broker keeps what it has confirmed when it is killed, its own tests show.
+    """
     inbox = open_store(f"s3://{bucket}")
-    processes = Processes(server.url, f"sqlite:///{tmp_path}/ledger.db", f"s3://{bucket}", s3_environment.filer)
+    transport = open_transport(rabbitmq_vhost_url)
+    await transport.declare(TOPOLOGY)
     keys = [f"{number % 7}/{number}.dcm" for number in range(PUTS)]
+    kills = random.sample(range(0, PUTS, BURST), KILLS)
     try:
-        killing = asyncio.create_task(_kill_bridges(processes))
-        for first in range(0, PUTS, BURST):
-            await asyncio.gather(*(inbox.write(key, key.encode()) for key in keys[first : first + BURST]))
-            if first == DOWN:
-                await asyncio.to_thread(server.stop)
-            if first == UP:  # whichever bridge has read what was put meanwhile, it dies with it unconfirmed
-                await asyncio.to_thread(processes.kill, 0, 1)
-                server = RabbitMQServer(tmp_path / "data", server.port)
-                starting = asyncio.create_task(asyncio.to_thread(server.wait))
-            await asyncio.sleep(random.uniform(0, 0.3))  # at random moments of what goes on
-        await starting
-        killing.cancel()
-        await asyncio.gather(killing, return_exceptions=True)
-        transport = open_transport(server.url)
-        try:
-            await transport.declare(TOPOLOGY)
-            async with Announced(transport).heard() as announced:
+        async with (
+            BrokersCable(aio_pika.connection.make_url(rabbitmq_vhost_url)).laid() as cable,
+            Announced(transport).heard() as announced,
+        ):
+            processes = Processes(cable.url, f"sqlite:///{tmp_path}/ledger.db", f"s3://{bucket}", s3_environment.filer)
+            try:
+                for first in range(0, PUTS, BURST):
+                    puts = [inbox.write(key, key.encode()) for key in keys[first : first + BURST]]
+                    await asyncio.gather(*puts, *([processes.kill_one()] if first in kills else []))
+                    if first == DOWN:
+                        cable.plugged_in = False
+                        cable.cut()
+                    if first == UP:  # whichever bridge has read what was put meanwhile, it dies with it unconfirmed
+                        processes.kill(0, 1)
+                        cable.plugged_in = True
+                    if cable.plugged_in:
+                        await announced.wait(*keys[: max(first + BURST - BEHIND, 0)])
                 await announced.wait(*keys)
-        finally:
-            await transport.close()
+            finally:
+                processes.end()
     finally:
-        processes.end()
+        await transport.close()
         await inbox.close()
-        await asyncio.to_thread(server.stop)
-
-
-async def _kill_bridges(processes):
-    while True:
-        await asyncio.sleep(random.uniform(0.5, 3))
-        await asyncio.to_thread(processes.kill, random.randrange(2))

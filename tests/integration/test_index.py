@@ -144,7 +144,7 @@ async def test_any_order_and_any_repetition_give_the_same_catalog(index: Index, 
 
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def shuffled(data: st.DataObject) -> None:
         series = Series(index.store, next(UIDS))

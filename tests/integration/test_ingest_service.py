@@ -17,6 +17,7 @@ from voxelmill_shared.child import Limits
 from voxelmill_shared.database import open_database, transaction
 from voxelmill_shared.events import (
     Envelope,
+    JobRequested,
     ObjectRef,
     ObjectRejected,
     ObjectUploaded,
@@ -28,6 +29,7 @@ from voxelmill_shared.events import (
 )
 from voxelmill_shared.outbox import add
 from voxelmill_shared.parts import Parts, Scratch
+from voxelmill_shared.plan import Organ, Plan
 from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.storage.stores import Stores
 from voxelmill_shared.transport.base import Message
@@ -159,6 +161,25 @@ async def test_a_service_that_was_stopped_goes_on_where_it_was(data: Path, tmp_p
     # By their ids: what a relay had published and not yet removed when it was stopped goes out once more.
     series = {event.event_id(): event.instances for event in heard.of(SeriesValidated)}
     assert [*series.values()] == [4]
+
+
+async def test_a_job_is_asked_for_over_the_broker(data: Path, tmp_path: Path) -> None:
+    """The request and the upload's objects in one queue; the series comes out under both plans."""
+    transport = open_transport(f"embedded:{tmp_path}/broker.db")
+    parts = parts_of(tmp_path, transport, data)
+    references = await references_in(parts.stores.inbox, "geometry/gap_ge_4slices/")
+    wish = Plan(organ=Organ.LUNGS)
+    request = JobRequested(upload_id="u", plan=wish, who="ann@here", project="default")
+    async with listening(transport) as heard, running(parts, IngestSettings(scratch=tmp_path / "scratch")):
+        await publish(
+            transport,
+            request,
+            *(ObjectUploaded(object=one, found_by="gateway", upload_id="u") for one in references),
+            UploadCompleted(upload_id="u", objects=len(references)),
+        )
+        await until(lambda: len({one.job_id for one in heard.of(SeriesValidated)}) == 2, "not both jobs were made")
+    plans = {event.job_id: event.plan for event in heard.of(SeriesValidated)}
+    assert sorted(plan.organ for plan in plans.values()) == [Organ.ALL, Organ.LUNGS]
 
 
 async def test_what_is_in_the_outbox_goes_out_before_the_service_ends(tmp_path: Path) -> None:

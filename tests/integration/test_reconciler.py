@@ -12,7 +12,7 @@ from voxelmill_ingest.assembly import Patience
 from voxelmill_ingest.findings import Refusal
 from voxelmill_ingest.ledger import Ledger
 from voxelmill_ingest.reasons import Reason
-from voxelmill_ingest.reconciler import Reconciler
+from voxelmill_ingest.reconciler import LEFT_OVER, Reconciler
 from voxelmill_ingest.service import MIGRATIONS, VERSION_TABLE
 from voxelmill_shared.database import open_database
 from voxelmill_shared.events import Envelope, ObjectRef, open_envelope
@@ -20,6 +20,7 @@ from voxelmill_shared.migrations import upgrade
 from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.transport.embedded import EmbeddedTransport
 from voxelmill_shared.transport.topology import INGEST, TOPOLOGY
+from voxelmill_shared.uploads import upload_key
 
 
 @pytest.fixture
@@ -102,6 +103,28 @@ async def test_a_file_that_is_still_being_copied_waits(parts):
     reconciling = reconciler(parts, grace=timedelta(minutes=30))
     assert (await reconciling.once()).announced == 0
     os.utime(inbox.root / "a.dcm", (old, old))
+    assert (await reconciling.once()).announced == 1
+
+
+async def test_objects_of_an_upload_are_left_to_the_gateway(parts):
+    """It announces them when the upload is complete, and removes them when it is aborted; what it has lost is old.
+
+    What the ledger knows and has changed since is announced at once.
+    """
+    engine, inbox, _ = parts
+    lost, known = (upload_key("default", "0" * 32, number, ".dcm") for number in range(2))
+    for key in (lost, known):
+        stored = await inbox.write(key, b"one")
+    ledger = Ledger(engine, "test", Patience(), lambda: datetime.now(UTC))
+    reference = ObjectRef(bucket="inbox", key=known, etag=stored.etag, size=stored.size)
+    await ledger.settle(reference, datetime.now(UTC), Refusal(reason=Reason.NOT_DICOM, detail="x"), None)
+    reconciling = reconciler(parts)
+    found = await reconciling.once()
+    assert (found.uploading, found.known, found.announced) == (1, 1, 0)
+    await inbox.write(known, b"another")
+    assert (await reconciling.once()).announced == 1
+    old = time.time() - (LEFT_OVER + timedelta(minutes=1)).total_seconds()
+    os.utime(inbox.root / lost, (old, old))
     assert (await reconciling.once()).announced == 1
 
 

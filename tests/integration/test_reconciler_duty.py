@@ -35,11 +35,13 @@ class Replica:
     def __init__(self, engine, owner, lease=LEASE):
         self.duty = Duty(engine, "count", owner, lease)
         self.began = []
+        self.moved = 0
         self.task = asyncio.create_task(self.duty.hold(self.work))
 
     async def work(self, position):
         self.began.append(position)
         await self.duty.move((position or 0) + 1)
+        self.moved += 1
         await asyncio.Event().wait()
 
     async def stop(self):
@@ -70,7 +72,7 @@ async def test_one_works_and_the_next_goes_on_where_it_stood(engine):
 async def test_who_lost_the_lease_stops(engine):
     """A replica that was away for too long finds another one's name in the row: its work is cancelled."""
     one = Replica(engine, "one")
-    await until(lambda: one.began, "nobody took the duty")
+    await until(lambda: one.moved, "nobody took the duty")
     async with transaction(engine) as connection:
         await connection.execute(update(duties).values(leased_by="other"))
     await until(lambda: not one.duty.held, "it goes on without the lease")

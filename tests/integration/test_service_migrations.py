@@ -127,13 +127,16 @@ async def test_from_every_earlier_revision(url: str, owner: Owner, revision: str
     assert before
     async with transaction(engine) as connection:
         for table in before:
-            await connection.execute(insert(table), [sample(table, number) for number in (1, 2, 3)])
+            if (
+                await connection.execute(select(table))
+            ).first() is None:  # the head of the trail is made with its table
+                await connection.execute(insert(table), [sample(table, number) for number in (1, 2, 3)])
     kept = await rows_of(engine, before)
     await upgrade(url, package=owner.package, version_table=owner.version_table)
     await same_as_the_code(url, owner)
     now = await rows_of(engine, [table for table in await tables_of(engine, owner) if table.name in kept])
     for name, rows in kept.items():
-        assert len(rows) == 3
+        assert len(rows) == (1 if name == "audit_head" else 3)
         assert [
             {column: row[column] for column in old if column in row} for row, old in zip(now[name], rows, strict=True)
         ] == [{column: value for column, value in row.items() if column in now[name][0]} for row in rows], name

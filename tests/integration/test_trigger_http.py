@@ -33,6 +33,7 @@ from voxelmill_ingest.triggers.http import MOST_BYTES, PATH, HttpSource
 from voxelmill_ingest.triggers.sns import SnsConfirmer
 from voxelmill_shared.health import serve
 from voxelmill_shared.transport.connect import open_transport
+from voxelmill_shared.uploads import upload_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -118,13 +119,14 @@ async def test_ceph_may_say_in_headers_that_it_is_a_cloudevent(tmp_path: Path) -
 
 
 async def test_what_is_no_upload_is_taken_and_not_announced(tmp_path: Path) -> None:
-    """Tests, deletions and other buckets: the sender need not come again."""
+    """Tests, deletions, other buckets, and what the gateway tells of itself: the sender need not come again."""
     async with listening(broker(tmp_path)) as heard, address(tmp_path, broker(tmp_path)) as sender:
         for body in (
             TEST_EVENT,
             aws("k", event="ObjectRemoved:Delete"),
             aws("k", bucket="other"),
             seaweedfs(".uploads/1/2"),
+            aws(upload_key("default", "0" * 32, 0, ".dcm")),
         ):
             assert await sender.push(body) == (204, "")
         assert await sender.push(aws("last")) == (204, "")

@@ -274,6 +274,13 @@ FAILURES: Final = (
         "See VOXELMILL_INBOX_URL and what the bucket's notifications name. Replay after a correction, else drop.",
     ),
     Failure(
+        "unknown-series",
+        _P,
+        ("ingest",),
+        "A job was asked for a series that the project does not have.",
+        "See whether the ledger and the catalog are of the same installation; drop the letter.",
+    ),
+    Failure(
         "unsafe-key",
         _P,
         ("ingest",),

@@ -40,7 +40,8 @@ PROGRESS_LOST = Counter(
 )
 NOTIFICATIONS = Counter(
     "voxelmill_notifications",
-    "What bucket notifications told of, by outcome: announced, outside (of the inbox), ignored, undecodable.",
+    "What bucket notifications told of, by outcome: announced, outside (of the inbox), uploading (the gateway tells"
+    " of it), ignored, undecodable.",
     ("source", "outcome"),
     registry=REGISTRY,
 )

@@ -58,7 +58,7 @@ async def put(engine: AsyncEngine, table: Table, *rows: dict[str, Any]) -> None:
 def series(uid: str, study: str, minute: int = 0) -> dict[str, Any]:
     seen = NOON + timedelta(minutes=minute)
     names = {"series_instance_uid": uid, "study_instance_uid": study}
-    return {**names, "modality": "CT", "known_from": 1, "first_seen": seen}
+    return {**names, "modality": "CT", "known_from": 1, "project": "default", "first_seen": seen}
 
 
 def job(uid: str, revision: int, job_id: str, **more: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from voxelmill_shared.errors import UndecodableMessageError
 from voxelmill_shared.events import (
     EVENT_TYPES,
     TYPE_PREFIX,
+    AccessRecorded,
     DeadLetterDropped,
     DeadLetterReplayed,
     DocumentRef,
@@ -25,6 +26,7 @@ from voxelmill_shared.events import (
     Event,
     Evidence,
     JobProgressed,
+    JobRequested,
     ObjectKind,
     ObjectRef,
     ObjectRejected,
@@ -77,6 +79,8 @@ EVENTS: tuple[Event, ...] = (
     DeadLetterDropped(stage=Stage.MESH, queue="mesh.x", handle="h", who="me@here", series_instance_uid="1.2.3"),
     PseudonymDisclosed(project="p", who="me@here", number=1, occurred=datetime(2030, 1, 1, tzinfo=UTC)),
     JobProgressed(**SERIES, stage=Stage.SEGMENT, step="tiles", done=3, total=8, percent=37),
+    JobRequested(series_instance_uid="1.2.3", plan=Plan(organ="lungs"), who="me@here", project="default"),
+    AccessRecorded(who="me@here", action="read", period_start=datetime(2030, 1, 1, tzinfo=UTC), study_instance_uid="1"),
 )
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

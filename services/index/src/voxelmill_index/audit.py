@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelmill_shared.catalog import ObjectStatus, StageOutcome
 from voxelmill_shared.events import (
+    AccessRecorded,
     DeadLetterDropped,
     DeadLetterEvent,
     DeadLetterReplayed,
@@ -61,7 +62,7 @@ def audit_record(envelope: Envelope, event: Event) -> dict[str, Any]:
         "sop_instance_uid": getattr(event, "sop_instance_uid", ""),
         "object_address": object_digest(address),
         "job_id": event.job() or "",
-        "stage": stage_of(event).value,
+        "stage": "" if isinstance(event, AccessRecorded) else stage_of(event).value,
         "outcome": outcome,
         "reason": without_keys(reason, [address] if address else ()),
         "occurred": envelope.time,
@@ -91,6 +92,8 @@ def _outcome(event: Event) -> tuple[str, str]:
             return StageOutcome.SKIPPED.value, reason
         case StageFailed(error_class=error_class, reason=reason):
             return StageOutcome.FAILED.value, f"{error_class}: {reason}"
+        case AccessRecorded(outcome=outcome, action=action, detail=detail):
+            return outcome, f"{action}: {detail}" if detail else action
         case DeadLetterEvent(error_class=error_class):
             return SETTLED_AS[type(event)], error_class
         case _:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from voxelmill_index.audit import audit_record, stage_of
+from voxelmill_index.describing import Describe
 from voxelmill_index.recording import job_columns, job_of, record_event
 from voxelmill_index.settling import decide
 from voxelmill_index.trail import append
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from voxelmill_index.settling import SettleJob
     from voxelmill_shared.events import Event
-    from voxelmill_shared.storage.base import ObjectStore
+    from voxelmill_shared.storage.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class IndexEvent:
     """
 
     engine: AsyncEngine
-    results: ObjectStore
+    stores: Stores
     settle: SettleJob
     notify: Callable[[], None]
 
@@ -51,8 +52,9 @@ class IndexEvent:
             raise LookupError("an event is indexed with its envelope: bind it to `cause`")
         try:
             record = await self._stage_record(event)
+            found = await Describe(self.stores)(event, record)
             async with transaction(self.engine) as connection:
-                await record_event(connection, envelope, event, record)
+                await record_event(connection, envelope, event, record, found)
                 keys = job_of(event)
                 job = await decide(connection, keys) if keys else None
                 await append(connection, audit_record(envelope, event))
@@ -73,7 +75,7 @@ class IndexEvent:
         if not isinstance(event, StageDone):
             return None
         try:
-            return await read_document(self.results, event.record, StageRecord)
+            return await read_document(self.stores.results, event.record, StageRecord)
         except (ObjectMissingError, UnsupportedSeriesError):
             done = select(STAGES.c.stage).filter_by(
                 **job_columns(ResultKeys.of(event)), stage=stage_of(event).value, outcome=StageOutcome.DONE.value

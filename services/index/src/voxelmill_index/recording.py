@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, insert, or_, select, update
 
 from voxelmill_index.audit import stage_of
+from voxelmill_index.described import put_derived, put_series_header
 from voxelmill_index.upserts import insert_once, put_newest
 from voxelmill_shared.catalog import JobStatus, ObjectStatus, StageOutcome
 from voxelmill_shared.catalog.tables import ARTEFACTS, INSTANCES, JOBS, OBJECTS, SERIES, STAGES, STUDIES
 from voxelmill_shared.events import (
     ObjectRejected,
     ObjectValidated,
+    SeriesSegmented,
     SeriesValidated,
     Severity,
     Stage,
@@ -24,11 +26,13 @@ from voxelmill_shared.events import (
     StageFailed,
     StageSkipped,
 )
+from voxelmill_shared.projects import project_of
 from voxelmill_shared.results import ResultKeys
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from voxelmill_index.describing import Description
     from voxelmill_shared.events import Envelope, Event
     from voxelmill_shared.results import StageRecord
 
@@ -55,7 +59,11 @@ def job_columns(keys: ResultKeys) -> dict[str, Any]:
 
 
 async def record_event(
-    connection: AsyncConnection, envelope: Envelope, event: Event, record: StageRecord | None
+    connection: AsyncConnection,
+    envelope: Envelope,
+    event: Event,
+    record: StageRecord | None,
+    found: Description,
 ) -> None:
     """Write all that an event says but its audit record, which comes last in the transaction (`trail.append`).
 
@@ -68,6 +76,8 @@ async def record_event(
     record
         For an event that says a stage is done: the stage's record. None if the record was replaced since, by that of
         another attempt that has been indexed already; then only the audit trail learns of this event.
+    found
+        What was read on behalf of the event.
     """
     if isinstance(event, StageDone) and record is None:
         return
@@ -82,15 +92,21 @@ async def record_event(
         case _:
             pass
     if keys := job_of(event):
-        await _job(connection, source, event, keys)
-        await _stage(connection, source, event, keys, record)
+        await _job(connection, source, event, keys, found.project)
+        stands = await _stage(connection, source, event, keys, record)
         if isinstance(event, SeriesValidated):
             await _series_validated(connection, envelope, event, keys)
+            await put_series_header(connection, source, event, found)
+        if isinstance(event, SeriesSegmented) and stands:
+            await put_derived(connection, source, keys, event.study_instance_uid, found)
 
 
 async def _object_validated(connection: AsyncConnection, source: dict[str, Any], event: ObjectValidated) -> None:
     if event.series_instance_uid:
-        await _series(connection, source, event.study_instance_uid, event.series_instance_uid, event.modality)
+        project = project_of(event.object.key)
+        await _series(
+            connection, source, event.study_instance_uid, event.series_instance_uid, event.modality, project=project
+        )
         await put_newest(
             connection,
             INSTANCES,
@@ -144,22 +160,31 @@ def _object_row(event: ObjectValidated | ObjectRejected | None) -> dict[str, Any
 
 
 async def _series(
-    connection: AsyncConnection, source: dict[str, Any], study: str, series: str, modality: str, known_from: int = 0
+    connection: AsyncConnection,
+    source: dict[str, Any],
+    study: str,
+    series: str,
+    modality: str,
+    known_from: int = 0,
+    project: str = "",
 ) -> None:
     seen = {"first_seen": source["event_time"]}
     if study:
         await insert_once(connection, STUDIES, {"study_instance_uid": study, **seen}, "study_instance_uid")
     row = {"series_instance_uid": series, "study_instance_uid": study, "modality": modality, "known_from": known_from}
+    row["project"] = project
     # A whole revision knows better than a single object, and a modality is better than none.
-    order = ("known_from", "modality", "study_instance_uid")
-    await put_newest(connection, SERIES, row | seen, order, kept=("first_seen",))
+    order = ("known_from", "modality", "study_instance_uid", "project")
+    await put_newest(connection, SERIES, row | seen, order, kept=("first_seen",), filled=("project",))
 
 
-async def _job(connection: AsyncConnection, source: dict[str, Any], event: Event, keys: ResultKeys) -> None:
+async def _job(
+    connection: AsyncConnection, source: dict[str, Any], event: Event, keys: ResultKeys, project: str
+) -> None:
     """Make sure of the job's row and lock it, so that of two stages that settle at once one sees the other."""
     study: str = getattr(event, "study_instance_uid", "")
     modality, known_from = (event.modality, event.revision) if isinstance(event, SeriesValidated) else ("", 0)
-    await _series(connection, source, study, keys.series_instance_uid, modality, known_from)
+    await _series(connection, source, study, keys.series_instance_uid, modality, known_from, project)
     row = {
         **job_columns(keys),
         "study_instance_uid": study,
@@ -211,7 +236,8 @@ async def _series_validated(
 
 async def _stage(
     connection: AsyncConnection, source: dict[str, Any], event: Event, keys: ResultKeys, record: StageRecord | None
-) -> None:
+) -> bool:
+    """Write how a stage ended; tell whether that stands now, and did not before."""
     match event:
         case StageSkipped(reason=reason):
             fields: dict[str, Any] = {"outcome": StageOutcome.SKIPPED, "reason": reason}
@@ -228,6 +254,7 @@ async def _stage(
     changed = await put_stage(connection, keys, stage, fields | source, WEIGHT[fields["outcome"]])
     if changed and record is not None:
         await _artefacts(connection, keys, record)
+    return changed
 
 
 async def put_stage(

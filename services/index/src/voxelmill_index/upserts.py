@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, and_, false, func, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from voxelmill_shared.database import is_sqlite
@@ -32,13 +32,15 @@ async def put_newest(
     row: Mapping[str, Any],
     order: tuple[str, ...] = IN_TIME,
     kept: tuple[str, ...] = (),
+    filled: tuple[str, ...] = (),
 ) -> bool:
     """Insert a row, or replace the one with the same primary key if this one is greater by the columns of `order`.
 
     Whatever the order in which rows are put, the greatest is the one that stays; only the columns `kept` stay those
-    of the first. Returns whether this row stands now and did not before.
+    of the first, and the texts `filled` are never replaced by an empty one. Returns whether this row stands now and
+    did not before.
     """
-    statement = _put_newest(table, tuple(row), order, kept, for_sqlite=is_sqlite(connection))
+    statement = _put_newest(table, tuple(row), order, kept, filled, for_sqlite=is_sqlite(connection))
     return (await connection.execute(statement, clean(row))).first() is not None
 
 
@@ -53,13 +55,24 @@ def _insert_once(table: Table, unique: tuple[str, ...], *, for_sqlite: bool) -> 
 
 @cache
 def _put_newest(
-    table: Table, columns: tuple[str, ...], order: tuple[str, ...], kept: tuple[str, ...], *, for_sqlite: bool
+    table: Table,
+    columns: tuple[str, ...],
+    order: tuple[str, ...],
+    kept: tuple[str, ...],
+    filled: tuple[str, ...],
+    *,
+    for_sqlite: bool,
 ) -> Executable:
     insert = _insert(table, for_sqlite=for_sqlite)
     keys = [column.name for column in table.primary_key]
+    values: dict[str, ColumnElement[Any]] = {
+        name: insert.excluded[name] for name in columns if name not in (*keys, *kept)
+    }
+    for name in filled:
+        values[name] = func.coalesce(func.nullif(insert.excluded[name], ""), table.c[name])
     statement = insert.on_conflict_do_update(
         index_elements=keys,
-        set_={name: insert.excluded[name] for name in columns if name not in (*keys, *kept)},
+        set_=values,
         where=_greater([(insert.excluded[name], table.c[name]) for name in order]),
     )
     return statement.returning(table.c[keys[0]])

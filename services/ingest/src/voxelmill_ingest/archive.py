@@ -16,6 +16,7 @@ from voxelmill_ingest.unpack import ArchiveRefusedError, Bounds, Contents, Membe
 from voxelmill_shared.concurrency import each
 from voxelmill_shared.errors import ObjectMissingError
 from voxelmill_shared.events import ObjectRef, ObjectRejected, ObjectUploaded, UploadCompleted
+from voxelmill_shared.projects import project_of, project_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,11 +51,11 @@ class ArchiveIndex(BaseModel):
 
 
 FOLDER = "archives"
-"""Where the members of archives lie in the store for work."""
+"""Where the members of archives lie in the store for work, behind the prefix of their project."""
 
 
 def content_digest(archive: ObjectRef) -> str:
-    """Name an archive's content: its members lie in `archives/{digest}/{number}/{name}`."""
+    """Name an archive's content: its members lie in `archives/{digest}/{number}/{name}` of its project."""
     return hashlib.sha256(archive.content().encode()).hexdigest()[:24]
 
 
@@ -68,7 +69,7 @@ def member_name(key: str, archives: Mapping[str, str]) -> str:
     archives
         The archives' keys by the digest of their content.
     """
-    parts = key.split("/", 3)
+    parts = key.removeprefix(project_prefix(project_of(key))).split("/", 3)
     if len(parts) < len((FOLDER, "digest", "number", "name")) or parts[1] not in archives:
         return key
     return f"{archives[parts[1]]}!{parts[3]}"
@@ -101,7 +102,9 @@ class Unpacker:
         if archive.bucket == self.stores.work.bucket:
             return Refusal(reason=Reason.ARCHIVE_NESTED_TOO_DEEP, detail="a member of an archive is an archive"), []
         digest = content_digest(archive)
-        prefix = f"{FOLDER}/{digest}" if self.deidentify is None else self.deidentify.folder(archive)
+        # The same archive in two projects is unpacked in both: what is under a project's prefix is its own alone.
+        own = project_prefix(project_of(archive.key))
+        prefix = f"{own}{FOLDER}/{digest}" if self.deidentify is None else self.deidentify.folder(archive)
         index = await self._standing(f"{prefix}/index.json")
         if index is None:
             try:

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy import exists, func, or_, select, update
 
-from voxelmill_ingest.assembly import Close, OpenSeries, Slice, contents_digest, decide, in_order
-from voxelmill_ingest.consistency import series_warnings
-from voxelmill_ingest.findings import Instance
-from voxelmill_ingest.tables import instances, outbox, series, upload_objects, uploads
+from voxelmill_ingest.assembly import Close, OpenSeries, contents_digest, decide
+from voxelmill_ingest.manifests import make_manifest, read_slices, write_manifest
+from voxelmill_ingest.requested import Requests, make_due
+from voxelmill_ingest.tables import outbox, requests, series, upload_objects, uploads
 from voxelmill_shared.database import reading, transaction
 from voxelmill_shared.errors import TransientError
-from voxelmill_shared.events import DocumentRef, Envelope, Evidence, ObjectRef, SeriesValidated
+from voxelmill_shared.events import Envelope, Evidence, SeriesValidated
 from voxelmill_shared.lease import claim_due, held_by
 from voxelmill_shared.outbox import add
-from voxelmill_shared.results import ManifestInstance, ResultKeys, SeriesManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from voxelmill_ingest.assembly import Decision, Wait
+    from voxelmill_ingest.assembly import Decision, Slice, Wait
     from voxelmill_ingest.ledger import Ledger
     from voxelmill_shared.outbox import OutboxRelay
     from voxelmill_shared.plan import Plan
@@ -51,7 +50,7 @@ LONGEST_SLEEP = 1.0
 
 @dataclass(slots=True)
 class Assembler:
-    """Completes series, in the background of every ingest replica.
+    """Completes series, in the background of every ingest replica, and then publishes the jobs that wait for them.
 
     Parameters
     ----------
@@ -75,7 +74,11 @@ class Assembler:
     plan: Plan
     owner: str
     lease: timedelta = timedelta(seconds=60)
+    requests: Requests = field(init=False)
     _kicked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.requests = Requests(self.ledger, self.results, self.relay, self.owner, self.lease)
 
     def kick(self) -> None:
         """Say that a series may have become due."""
@@ -87,6 +90,7 @@ class Assembler:
             self._kicked.clear()
             try:
                 await self.complete_due()
+                await self.requests.serve_due()
                 sleep = await self._until_next()
             except TransientError as error:
                 log.warning("assembly.waiting", error_class=error.error_class, reason=str(error))
@@ -146,9 +150,12 @@ class Assembler:
             log.warning("assembly.leases-kept", series=len(uids), reason=str(error))
 
     async def _until_next(self) -> float:
-        query = select(func.min(series.c.due_at)).where(series.c.leased_by.is_(None))
         async with reading(self.ledger.engine) as connection:
-            due = (await connection.execute(query)).scalar_one()
+            firsts = [
+                (await connection.execute(select(func.min(timed.c.due_at)).where(timed.c.leased_by.is_(None)))).scalar()
+                for timed in (series, requests)
+            ]
+        due = min((first for first in firsts if first is not None), default=None)
         if due is None:
             return LONGEST_SLEEP
         remaining: timedelta = due - self.ledger.now()
@@ -179,8 +186,7 @@ class Assembler:
         )
         async with reading(self.ledger.engine) as connection:
             row = (await connection.execute(select(series).where(series.c.series_instance_uid == uid))).one()
-            members = await connection.execute(select(instances).where(instances.c.series_instance_uid == uid))
-            slices = [_slice(member) for member in members]
+            slices = await read_slices(connection, uid)
             upload_open = bool((await connection.execute(select(still_coming))).scalar_one())
         return row, slices, upload_open
 
@@ -191,38 +197,8 @@ class Assembler:
             return await self._publish(row, SeriesValidated.model_validate(row.event), digest)
         # Other instances make a new revision; the same ones under another plan make another job of the same revision.
         revision = row.revision if digest == row.contents else row.revision + 1
-        event = await self._write_manifest(row, slices, revision, job_id, evidence)
-        return await self._publish(row, event, digest)
-
-    async def _write_manifest(
-        self, row: Row[Any], slices: Sequence[Slice], revision: int, job_id: str, evidence: Evidence
-    ) -> SeriesValidated:
-        keys = ResultKeys(row.series_instance_uid, revision, job_id)
-        ordered = in_order(slices)
-        first = ordered[0].facts
-        manifest = SeriesManifest(
-            study_instance_uid=row.study_instance_uid,
-            series_instance_uid=row.series_instance_uid,
-            revision=revision,
-            job_id=job_id,
-            modality=first.modality,
-            kind=first.kind,
-            plan=self.plan,
-            instances=tuple(one.instance for one in ordered),
-            warnings=series_warnings([one.facts for one in ordered]),
-        )
-        stored = await self.results.write(keys.manifest, manifest.to_json(), "application/json")
-        return SeriesValidated(
-            study_instance_uid=row.study_instance_uid,
-            series_instance_uid=row.series_instance_uid,
-            revision=revision,
-            job_id=job_id,
-            modality=first.modality,
-            instances=len(slices),
-            manifest=DocumentRef(key=keys.manifest, sha256=stored.sha256),
-            plan=self.plan,
-            evidence=evidence,
-        )
+        manifest = make_manifest(row, slices, self.plan, revision=revision, job_id=job_id)
+        return await self._publish(row, await write_manifest(self.results, manifest, evidence), digest)
 
     async def _publish(self, row: Row[Any], event: SeriesValidated, contents: str) -> bool:
         """Write the revision and its event together, unless the series was touched or taken over meanwhile."""
@@ -246,6 +222,7 @@ class Assembler:
             )
             if (await connection.execute(change)).rowcount:
                 await add(connection, outbox, [Envelope.wrap(event, self.ledger.source)])
+                await make_due(connection, row.series_instance_uid, self.ledger.now())
                 published = True
             else:
                 published = False
@@ -265,17 +242,3 @@ class Assembler:
             untouched = update(series).where(*mine, series.c.touches == row.touches).values(due_at=due_at)
             await connection.execute(untouched)
             await connection.execute(update(series).where(*mine).values(leased_by=None, leased_until=None))
-
-
-def _slice(row: Row[Any]) -> Slice:
-    facts = Instance.model_validate(row.facts, strict=False)
-    reference = ObjectRef(bucket=row.bucket, key=row.key, etag=row.etag, size=row.size, version_id=row.version_id)
-    instance = ManifestInstance(
-        object=reference,
-        sop_instance_uid=facts.sop_instance_uid,
-        sop_class_uid=facts.sop_class_uid,
-        transfer_syntax_uid=facts.transfer_syntax_uid,
-        instance_number=facts.instance_number,
-        frames=facts.frames,
-    )
-    return Slice(instance, facts)

@@ -16,6 +16,7 @@ from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError
 from voxelmill_shared.events import Envelope, ObjectRef, Severity
 from voxelmill_shared.privacy import object_digest
+from voxelmill_shared.projects import project_of
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -47,11 +48,20 @@ class Standing:
     facts: Instance | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewSeries:
+    """What a series' row is made of, if there is none yet: those of its first instance."""
+
+    study_instance_uid: str
+    project: str
+
+
 @dataclass(slots=True)
 class OpenedSeries:
     """A series' row. `touches` is how often it was touched in this batch."""
 
     study_instance_uid: str
+    project: str
     evidence: str | None
     changed_at: datetime
     due_at: datetime | None
@@ -142,6 +152,10 @@ class Books:
 
         Returns the finding as it is now, and whether the series changed.
         """
+        if self.series[found.series_instance_uid].project != project_of(one.reference.key):
+            # Without UIDs: those who see the other project's series would be told of this one.
+            reason = Reason.SERIES_IN_TWO_PROJECTS
+            return Refusal(reason=reason, detail="the series is known in another project"), False
         study = self.series[found.series_instance_uid].study_instance_uid
         if study != found.study_instance_uid:
             return _refused(found, Reason.SERIES_IN_TWO_STUDIES, f"the series is known in study {study}"), False

@@ -15,6 +15,7 @@ from voxelmill_shared.errors import ObjectMissingError, UnsafeKeyError
 from voxelmill_shared.events import ObjectRef, ObjectUploaded
 from voxelmill_shared.outcome import Done, Outcome, Reject
 from voxelmill_shared.storage.keys import is_text
+from voxelmill_shared.uploads import upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,9 @@ class IngestObject:
 
     async def __call__(self, event: ObjectUploaded) -> Outcome:
         """Settle one object."""
+        if event.upload_id is None:
+            # The reconciler has found it: more of its upload may come.
+            event = event.model_copy(update={"upload_id": upload_of(event.object.key)})
         try:
             store = self.stores.of(event.object)
         except ObjectMissingError:

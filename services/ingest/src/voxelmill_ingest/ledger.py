@@ -16,13 +16,14 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from voxelmill_ingest import rows
 from voxelmill_ingest.assembly import evidence_of
-from voxelmill_ingest.books import Books
+from voxelmill_ingest.books import Books, NewSeries
 from voxelmill_ingest.findings import Instance
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError, Rival, Settlement
 from voxelmill_ingest.tables import outbox
 from voxelmill_ingest.together import Together
 from voxelmill_shared.database import transaction
 from voxelmill_shared.outbox import add
+from voxelmill_shared.projects import project_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,14 +185,16 @@ async def _open(connection: AsyncConnection, books: Books, batch: Sequence[Settl
     await _open_uploads(connection, books, batch)
     found = [one.finding for one in batch if isinstance(one.finding, Instance)]
     seen = [one.place for one in batch if one.place in books.objects]
-    studies: dict[str, str | None] = {}
+    wanted: dict[str, NewSeries | None] = {}
     for uid in await rows.series_of_objects(connection, seen):
-        studies[uid] = None
+        wanted[uid] = None
     for upload in books.uploads.values():
-        studies |= dict.fromkeys(upload.series)
-    for instance in found:
-        studies[instance.series_instance_uid] = studies.get(instance.series_instance_uid) or instance.study_instance_uid
-    books.series = await rows.lock_series(connection, studies, books.now)
+        wanted |= dict.fromkeys(upload.series)
+    for one in batch:
+        if isinstance(one.finding, Instance):
+            new = NewSeries(one.finding.study_instance_uid, project_of(one.reference.key))
+            wanted[one.finding.series_instance_uid] = wanted.get(one.finding.series_instance_uid) or new
+    books.series = await rows.lock_series(connection, wanted, books.now)
     keys = [(instance.series_instance_uid, instance.sop_instance_uid) for instance in found]
     books.instances = await rows.read_instances(connection, keys, seen)
 

@@ -15,6 +15,7 @@ from voxelmill_ingest.header import content_uid
 from voxelmill_ingest.pixels import MOST_DECODED_BYTES
 from voxelmill_ingest.reasons import Reason
 from voxelmill_shared.events import ObjectKind
+from voxelmill_shared.projects import project_of, project_prefix
 
 if TYPE_CHECKING:
     from voxelmill_shared.events import ObjectRef
@@ -51,7 +52,7 @@ def judge_nifti(head: bytes, reference: ObjectRef, *, compressed: bool) -> Insta
     head
         The first `LONGEST_HEADER` bytes, or all if there are fewer; inflated if `compressed`.
     reference
-        The object; its content gives the UIDs.
+        The object; its project and its content give the UIDs.
     compressed
         Whether the object is gzip, so that its size says little of how many voxels it has.
     """
@@ -72,7 +73,8 @@ def judge_nifti(head: bytes, reference: ObjectRef, *, compressed: bool) -> Insta
         return _no_volume("its dimensions are " + " x ".join(map(str, shape)))
     if fields.datatype in _OTHER_TYPES:
         return _no_volume(f"its voxels are {_OTHER_TYPES[fields.datatype]}")
-    content = reference.content()
+    # The same volume in two projects is two series: a series belongs to one of them.
+    content = f"{project_prefix(project_of(reference.key))}{reference.content()}"
     return Instance(
         kind=ObjectKind.NIFTI,
         study_instance_uid=content_uid("nifti study", content),

@@ -167,6 +167,11 @@ class Reason(StrEnum):
         "The series is already known as part of another study.",
         "Correct the Study Instance UID, or give the series a UID of its own.",
     )
+    SERIES_IN_TWO_PROJECTS = (
+        *("series-in-two-projects", REJECT, ""),
+        "The series is already known in another project. Nothing more is said of either.",
+        "Upload it to the project that has it, or give the series UIDs of its own.",
+    )
     NIFTI_CORRUPT = (
         *("nifti-corrupt", REJECT, "nifti1.h"),
         "The NIfTI header contradicts itself, or the voxels are cut.",

@@ -29,6 +29,7 @@ from voxelmill_shared.metrics import (
 )
 from voxelmill_shared.storage.keys import is_text, printable
 from voxelmill_shared.transport.base import Message
+from voxelmill_shared.uploads import upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,10 @@ log = structlog.get_logger("voxelmill")
 BATCH = 500
 """How many objects are compared with the ledger at a time."""
 LONGEST_PATIENCE = timedelta(days=1)
+LEFT_OVER = timedelta(days=2)
+"""How old a new object of an upload must be. The gateway announces it when the upload is complete, and removes it when
+the upload is aborted, as it is after a day that nobody sees to it; taken in before that, a series of which the rest
+never comes would be worked on, and its inputs removed."""
 FOUND_BY = "reconciler"
 """What stands in the events of what it announces."""
 
@@ -59,7 +64,8 @@ class Listing:
     """What one pass found, in objects.
 
     `known` are in the ledger with their present content, `announced` were not, `awaited` were announced by an earlier
-    pass and are on their way, `young` are not old enough yet, and `unnamed` have names that no event can carry.
+    pass and are on their way, `young` are not old enough yet, `uploading` are of uploads that may still be open, and
+    `unnamed` have names that no event can carry.
     """
 
     listed: int = 0
@@ -67,6 +73,7 @@ class Listing:
     announced: int = 0
     awaited: int = 0
     young: int = 0
+    uploading: int = 0
     unnamed: int = 0
 
 
@@ -105,6 +112,8 @@ class Reconciler:
         The right to list where there are replicas; None: there are none.
     found_by
         What stands in the events; only what the service finds by itself is counted.
+    left_over
+        How old an object of a gateway's upload must be before it is taken for one that its gateway has lost.
     pressure
         What ends a pass while ingest's queue is long: the next one lists again. None: nothing does.
     """
@@ -119,6 +128,7 @@ class Reconciler:
     clock: Callable[[], float] = time.monotonic
     duty: Duty | None = None
     found_by: str = FOUND_BY
+    left_over: timedelta = LEFT_OVER
     pressure: Backpressure | None = None
     _announced: dict[_Content, _Announced] = field(default_factory=dict)
     _unnamed: set[str] = field(default_factory=set)
@@ -197,6 +207,8 @@ class Reconciler:
         )
         async with reading(self.engine) as connection:
             known = {(row.key, row.etag, row.size) for row in await connection.execute(query)}
+        keys = {key for key, _, _ in known}
+        uploading_since = datetime.now(UTC) - self.left_over
         now = self.clock()
         unknown: list[ObjectStat] = []
         for stat in batch:
@@ -205,6 +217,8 @@ class Reconciler:
             if content in known:
                 found.known += 1
                 self._announced.pop(content, None)
+            elif stat.modified > uploading_since and stat.key not in keys and upload_of(stat.key) is not None:
+                found.uploading += 1
             elif before is None or before.until < now:
                 unknown.append(stat)
             else:

@@ -7,6 +7,7 @@ them as one array, SQLite as one JSON document.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from voxelmill_ingest.books import InstanceKey, Place
+    from voxelmill_ingest.books import InstanceKey, NewSeries, Place
 
 
 def among(connection: AsyncConnection, of: Column[str], values: Iterable[str]) -> ColumnElement[bool]:
@@ -131,32 +132,35 @@ async def series_of_objects(connection: AsyncConnection, places: Collection[Plac
 
 
 async def lock_series(
-    connection: AsyncConnection, studies: Mapping[str, str | None], now: datetime
+    connection: AsyncConnection, wanted: Mapping[str, NewSeries | None], now: datetime
 ) -> dict[str, OpenedSeries]:
-    """Lock the rows of series. Those that are given with their study are made if they are new."""
-    if not studies:
+    """Lock the rows of series. Those that are given with their study and project are made if they are new."""
+    if not wanted:
         return {}
     query = (
         select(
             series.c.series_instance_uid,
             series.c.study_instance_uid,
+            series.c.project,
             series.c.evidence,
             series.c.changed_at,
             series.c.due_at,
         )
-        .where(among(connection, series.c.series_instance_uid, studies))
+        .where(among(connection, series.c.series_instance_uid, wanted))
         .order_by(series.c.series_instance_uid)
         .with_for_update()
     )
     found = list(await connection.execute(query))
     known = {row.series_instance_uid for row in found}
-    new = sorted((uid, study) for uid, study in studies.items() if study is not None and uid not in known)
+    new = {uid: one for uid, one in wanted.items() if one is not None and uid not in known}
     if new:
-        made = [{"series_instance_uid": uid, "study_instance_uid": study, "changed_at": now} for uid, study in new]
+        made = [{"series_instance_uid": uid, **asdict(one), "changed_at": now} for uid, one in sorted(new.items())]
         await _insert_if_new(connection, series, made)
         found = list(await connection.execute(query))
     return {
-        row.series_instance_uid: OpenedSeries(row.study_instance_uid, row.evidence, row.changed_at, row.due_at)
+        row.series_instance_uid: OpenedSeries(
+            row.study_instance_uid, row.project, row.evidence, row.changed_at, row.due_at
+        )
         for row in found
     }
 

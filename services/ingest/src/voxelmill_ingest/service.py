@@ -22,11 +22,12 @@ from voxelmill_ingest.duties import Duty
 from voxelmill_ingest.handler import CompleteUpload, IngestObject
 from voxelmill_ingest.ledger import PACE_SECONDS, Ledger
 from voxelmill_ingest.reconciler import CountFound, Reconciler
+from voxelmill_ingest.requested import RequestJob
 from voxelmill_ingest.tables import outbox
 from voxelmill_shared.child import Child
 from voxelmill_shared.database import check, open_database
 from voxelmill_shared.errors import TransientError
-from voxelmill_shared.events import Event, ObjectUploaded, Stage, UploadCompleted
+from voxelmill_shared.events import Event, JobRequested, ObjectUploaded, Stage, UploadCompleted
 from voxelmill_shared.migrations import upgrade
 from voxelmill_shared.outbox import OutboxRelay
 from voxelmill_shared.service import Handler, Service, Subscription
@@ -111,6 +112,7 @@ def build(
     handlers: dict[type[Event], Handler] = {
         ObjectUploaded: CountFound(engine, IngestObject(parts.stores, ledger, unpacker, relay, assembler, deidentify)),
         UploadCompleted: CompleteUpload(ledger, assembler),
+        JobRequested: RequestJob(ledger, assembler.kick),
     }
     return Service(
         name="ingest",

@@ -49,6 +49,7 @@ series = Table(
     metadata,
     Column("series_instance_uid", Text, primary_key=True),
     Column("study_instance_uid", Text, nullable=False),
+    Column("project", Text, nullable=False, doc="whose it is, by the key of its first instance"),
     Column("changed_at", UtcDateTime, nullable=False, doc="when an object of it was last announced"),
     Column("touches", BigInteger, nullable=False, default=0, doc="counts announcements: guards against lost updates"),
     Column("evidence", Text, doc="evidence of completeness that stands since the last change"),
@@ -81,6 +82,19 @@ upload_objects = Table(
     Column("series_instance_uid", Text, nullable=False, default="", index=True),
 )
 """Which objects of an upload are settled, and which series they touched."""
+
+requests = Table(
+    "ingest_requests",
+    metadata,
+    Column("request_id", Text, primary_key=True, doc="the id of its event"),
+    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("upload_id", Text, nullable=False, index=True, doc="instead of the series"),
+    Column("envelope", JSON, nullable=False, doc="the message: whose trace the job continues"),
+    Column("served", JSON, nullable=False, doc="the ids of the events that were published for it"),
+    Column("first_seen", UtcDateTime, nullable=False),
+    *lease_columns(),
+)
+"""Jobs that somebody asked for and that are not all published yet, because a series is not complete."""
 
 outbox = outbox_table(metadata, "ingest_outbox")
 

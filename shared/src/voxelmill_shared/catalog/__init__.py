@@ -16,13 +16,16 @@ from voxelmill_shared.catalog.queries import (
     objects,
     series_jobs,
 )
+from voxelmill_shared.catalog.scope import Scope
 from voxelmill_shared.catalog.states import JobStatus, ObjectStatus, StageOutcome
 from voxelmill_shared.catalog.views import (
     ArtefactView,
     AuditView,
     Counts,
+    FoundSeries,
     JobView,
     ObjectView,
+    ProgressView,
     SeriesView,
     StageView,
 )
@@ -31,10 +34,13 @@ __all__ = [
     "ArtefactView",
     "AuditView",
     "Counts",
+    "FoundSeries",
     "JobStatus",
     "JobView",
     "ObjectStatus",
     "ObjectView",
+    "ProgressView",
+    "Scope",
     "SeriesView",
     "StageOutcome",
     "StageView",

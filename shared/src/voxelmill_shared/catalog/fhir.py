@@ -16,11 +16,14 @@ TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
 OURS: Final = "https://voxelmill.org/fhir"
 """Names Voxelmill's own systems and extensions; there need be nothing at that address."""
 
-_IMPORT, _INSTANCES, _ACTIVITY, _PATIENT = (
+_IMPORT, _INSTANCES, _ACTIVITY, _PATIENT, _QUERY, _LOGIN, _ALERT = (
     ("110107", "Import"),
     ("110103", "DICOM Instances Accessed"),
     ("110100", "Application Activity"),
     ("110110", "Patient Record"),
+    ("110112", "Query"),
+    ("110114", "User Authentication"),
+    ("110113", "Security Alert"),
 )
 # Type (PS3.16 CID 400) and action (C create, R read, E execute) by the first word of the event's type, or all of it.
 _KINDS: Final[dict[str, tuple[tuple[str, str], str]]] = {
@@ -31,7 +34,21 @@ _KINDS: Final[dict[str, tuple[tuple[str, str], str]]] = {
     "stage": (_INSTANCES, "R"),
     "pseudonym": (_PATIENT, "R"),
 }
+_ACCESSES: Final[dict[str, tuple[tuple[str, str], str]]] = {
+    **dict.fromkeys(("read", "download", "rendered"), (_INSTANCES, "R")),
+    "search": (_QUERY, "E"),
+    "uploaded": (_IMPORT, "C"),
+    **dict.fromkeys(("login", "logout"), (_LOGIN, "E")),
+    # Who may do what has changed (PS3.16 CID 401, 110137): an alert in the terms of the Standard.
+    "key-created": (_ALERT, "C"),
+    "key-revoked": (_ALERT, "D"),
+    "refused": (_ALERT, "E"),
+}
+"""The same by the action of an access; any other one is an activity of the application."""
+_ACCESS: Final = "access.recorded.v1"
 _OUTCOMES: Final = {
+    # Of an access, which has words of its own.
+    "refused": "4",
     ObjectStatus.REJECTED.value: "4",
     ObjectStatus.FAILED.value: "8",
     StageOutcome.FAILED.value: "8",
@@ -45,7 +62,7 @@ def audit_event(record: AuditView) -> dict[str, Any]:
     Its id is the event's, the place in the chain stands in an extension. Names of people and keys of objects are in
     none: the record has none.
     """
-    (code, display), action = _kind(record.what)
+    (code, display), action = _kind(record)
     event: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "id": record.event_id,
@@ -64,7 +81,7 @@ def audit_event(record: AuditView) -> dict[str, Any]:
         "period": {"start": _instant(record.occurred), "end": _instant(record.occurred)},
         "recorded": _instant(record.recorded),
         "outcome": _OUTCOMES.get(record.outcome, "0"),
-        "agent": [_agent(record.who)],
+        "agent": [_agent(record.who, caller=record.what == _ACCESS)],
         "source": {
             "observer": {"display": "voxelmill/index"},
             "type": [_coding(f"{TERMINOLOGY}/security-source-type", "4", "Application Server")],
@@ -75,14 +92,27 @@ def audit_event(record: AuditView) -> dict[str, Any]:
     return event | ({"outcomeDesc": said} if said else {})
 
 
-def _kind(what: str) -> tuple[tuple[str, str], str]:
+def _kind(record: AuditView) -> tuple[tuple[str, str], str]:
+    what = record.what
+    if what == _ACCESS:
+        return _ACCESSES.get(record.reason.partition(":")[0], (_ACTIVITY, "E"))
     # What an operator did with a dead letter is an activity of the application.
     return _KINDS.get(what) or _KINDS.get(what.partition(".")[0]) or (_ACTIVITY, "E")
 
 
-def _agent(who: str) -> dict[str, Any]:
-    """Describe who did it: a person as user@host, a service as voxelmill/name/host/process."""
+def _agent(who: str, *, caller: bool) -> dict[str, Any]:
+    """Describe who did it: a person as user@host, a service as voxelmill/name/host/process.
+
+    A caller of the gateway is described as a person, whatever its identity provider or key calls it.
+    """
     user, at, host = who.rpartition("@")
+    if caller:
+        return {
+            "type": {"coding": [_coding(f"{TERMINOLOGY}/extra-security-role-type", "humanuser", "human user")]},
+            "altId": who,
+            "name": who,
+            "requestor": True,
+        }
     if at:
         return {
             "type": {"coding": [_coding(f"{TERMINOLOGY}/extra-security-role-type", "humanuser", "human user")]},

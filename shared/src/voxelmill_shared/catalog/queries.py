@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, inspect, or_, select
+from sqlalchemy import ColumnElement, func, inspect, or_, select
 
 from voxelmill_shared.catalog.states import JobStatus, ObjectStatus, StageOutcome
 from voxelmill_shared.catalog.tables import ARTEFACTS, AUDIT, INSTANCES, JOBS, OBJECTS, SERIES, STAGES, STUDIES
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
+CURRENT_FIRST: Final = (
+    JOBS.c.revision.desc(),
+    JOBS.c.validated_at.is_(None),
+    JOBS.c.validated_at.desc(),
+    JOBS.c.job_id,
+)
+"""The order in which the first job of a series is its current one: see `JobView.superseded`."""
+
+
 async def exists(connection: AsyncConnection) -> bool:
     """Tell whether the catalog's tables are there: index makes them when it first starts."""
     return await connection.run_sync(lambda synchronous: bool(inspect(synchronous).has_table(AUDIT.name)))
@@ -41,41 +50,44 @@ async def list_series(
     query = select(SERIES).order_by(SERIES.c.first_seen.desc(), SERIES.c.series_instance_uid)
     if study is not None:
         query = query.where(SERIES.c.study_instance_uid == study)
-    return await _series(connection, query.limit(limit).offset(offset))
+    return await series_views(connection, (await connection.execute(query.limit(limit).offset(offset))).all())
 
 
 async def get_series(connection: AsyncConnection, uid: str) -> SeriesView | None:
     """Return one series by its Series Instance UID, or none."""
-    found = await _series(connection, select(SERIES).where(SERIES.c.series_instance_uid == uid))
+    rows = (await connection.execute(select(SERIES).where(SERIES.c.series_instance_uid == uid))).all()
+    found = await series_views(connection, rows)
     return found[0] if found else None
 
 
 async def series_jobs(connection: AsyncConnection, uid: str) -> list[JobView]:
     """Return every job of a series, the current one first, superseded ones after it, newest first."""
-    return await _jobs(connection, [uid])
+    return await jobs_of(connection, [uid])
 
 
 async def find_job(connection: AsyncConnection, job_id: str) -> JobView | None:
     """Return a job by its id, or none; if several revisions have had it, the newest."""
     query = select(JOBS.c.series_instance_uid).where(JOBS.c.job_id == job_id).distinct()
-    jobs = await _jobs(connection, (await connection.execute(query)).scalars().all())
+    jobs = await jobs_of(connection, (await connection.execute(query)).scalars().all())
     return next((job for job in jobs if job.job_id == job_id), None)
 
 
 async def artefacts(connection: AsyncConnection, keys: ResultKeys) -> list[ArtefactView]:
     """Return the result files of a job by name."""
     query = select(ARTEFACTS).where(_is_job(ARTEFACTS, keys)).order_by(ARTEFACTS.c.name)
-    return [
-        ArtefactView(
-            key=keys.artefact(row.name),
-            name=row.name,
-            stage=Stage(row.stage),
-            media_type=row.media_type,
-            size=row.size,
-            sha256=row.sha256,
-        )
-        for row in await connection.execute(query)
-    ]
+    return [artefact_view(row, keys) for row in await connection.execute(query)]
+
+
+def artefact_view(row: Row[Any], keys: ResultKeys) -> ArtefactView:
+    """Return a row of `ARTEFACTS` as the catalog shows it."""
+    return ArtefactView(
+        key=keys.artefact(row.name),
+        name=row.name,
+        stage=Stage(row.stage),
+        media_type=row.media_type,
+        size=row.size,
+        sha256=row.sha256,
+    )
 
 
 async def objects(
@@ -165,11 +177,11 @@ async def audit(
     return [AuditView(**row._asdict()) for row in await connection.execute(query)]
 
 
-async def _series(connection: AsyncConnection, query: Select[Any]) -> list[SeriesView]:
-    rows = (await connection.execute(query)).all()
+async def series_views(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[SeriesView]:
+    """Return series with their current jobs, in the order of their rows, which are those of `SERIES`."""
     uids = [row.series_instance_uid for row in rows]
     jobs: dict[str, list[JobView]] = defaultdict(list)
-    for job in await _jobs(connection, uids):
+    for job in await jobs_of(connection, uids):
         jobs[job.keys.series_instance_uid].append(job)
     counting = (
         select(INSTANCES.c.series_instance_uid, func.count())
@@ -191,18 +203,10 @@ async def _series(connection: AsyncConnection, query: Select[Any]) -> list[Serie
     ]
 
 
-async def _jobs(connection: AsyncConnection, uids: Sequence[str]) -> list[JobView]:
+async def jobs_of(connection: AsyncConnection, uids: Sequence[str]) -> list[JobView]:
     """Return all jobs of some series: newest revision first, within it the job that was validated last."""
     query = (
-        select(JOBS)
-        .where(JOBS.c.series_instance_uid.in_(uids))
-        .order_by(
-            JOBS.c.series_instance_uid,
-            JOBS.c.revision.desc(),
-            JOBS.c.validated_at.is_(None),
-            JOBS.c.validated_at.desc(),
-            JOBS.c.job_id,
-        )
+        select(JOBS).where(JOBS.c.series_instance_uid.in_(uids)).order_by(JOBS.c.series_instance_uid, *CURRENT_FIRST)
     )
     rows = (await connection.execute(query)).all()
     stages: dict[ResultKeys, dict[Stage, Row[Any]]] = defaultdict(dict)

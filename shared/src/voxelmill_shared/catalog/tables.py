@@ -13,6 +13,7 @@ from sqlalchemy import JSON, BigInteger, Column, ForeignKeyConstraint, Index, In
 
 from voxelmill_shared.database import UtcDateTime
 from voxelmill_shared.privacy import object_digest
+from voxelmill_shared.projects import project_of
 
 METADATA = MetaData()
 
@@ -30,6 +31,10 @@ def _digest(context: Any) -> str:
     return object_digest(context.get_current_parameters()["address"])
 
 
+def _project(context: Any) -> str:
+    return project_of(context.get_current_parameters()["address"].partition("/")[2])
+
+
 STUDIES = Table(
     "catalog_studies",
     METADATA,
@@ -45,7 +50,10 @@ SERIES = Table(
     Column("modality", Text, nullable=False),
     # The revision that study and modality were read from; 0 if only from single objects.
     Column("known_from", Integer, nullable=False),
+    # Whose it is (`projects`); empty while no object of it is known. Every series of one project, newest first.
+    Column("project", Text, nullable=False),
     Column("first_seen", UtcDateTime, nullable=False, index=True),
+    Index("ix_catalog_series_project_first_seen", "project", "first_seen"),
 )
 
 INSTANCES = Table(
@@ -81,7 +89,8 @@ OBJECTS = Table(
     Column("modality", Text, nullable=False),
     Column("members", Integer, nullable=False),
     Column("warnings", JSON, nullable=False),
-    Column("upload_id", Text),
+    Column("upload_id", Text, index=True),
+    Column("project", Text, nullable=False, default=_project),
     # By which log lines and audit records name the object (`privacy`).
     Column("digest", Text, nullable=False, default=_digest, index=True),
     *_source(),
@@ -151,6 +160,83 @@ ARTEFACTS = Table(
     Column("sha256", Text, nullable=False),
     ForeignKeyConstraint(_JOB_KEY, [JOBS.c[name] for name in _JOB_KEY]),
 )
+
+HEADERS = Table(
+    "catalog_headers",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False, index=True),
+    Column("project", Text, nullable=False),
+    # Of a series that Voxelmill has made itself, a DICOM segmentation: the job. Else empty.
+    Column("derived_from_job", Text, nullable=False),
+    Column("patient_id", Text, nullable=False, index=True),
+    Column("patient_name", Text, nullable=False),
+    # As it is compared (`names.fold_name`).
+    Column("patient_name_folded", Text, nullable=False),
+    Column("patient_birth_date", Text, nullable=False),
+    Column("patient_sex", Text, nullable=False),
+    # Dates and times as DICOM writes them, YYYYMMDD and HHMMSS.FFFFFF: they sort as text.
+    Column("study_date", Text, nullable=False, index=True),
+    Column("study_time", Text, nullable=False),
+    Column("accession_number", Text, nullable=False, index=True),
+    Column("referring_physician_name", Text, nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("study_description", Text, nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("series_number", BigInteger),
+    Column("series_description", Text, nullable=False),
+    Column("body_part_examined", Text, nullable=False),
+    # DICOM JSON (PS3.18 F.2): the attributes that describe the patient and the study, and those of the series.
+    Column("study_json", JSON, nullable=False),
+    Column("series_json", JSON, nullable=False),
+    *_source(),
+    Index("ix_catalog_headers_project_study_date", "project", "study_date"),
+    # For names as a whole and for their beginnings, whatever the database's collation.
+    Index(
+        "ix_catalog_headers_patient_name_folded",
+        "patient_name_folded",
+        postgresql_ops={"patient_name_folded": "text_pattern_ops"},
+    ),
+)
+"""What the header of a series' first instance says. Not every series has a row: of some no header can be read."""
+
+DERIVED = Table(
+    "catalog_derived",
+    METADATA,
+    Column("series_instance_uid", Text, nullable=False, index=True),
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("instance_number", BigInteger),
+    Column("rows", Integer, nullable=False),
+    Column("columns", Integer, nullable=False),
+    Column("frames", BigInteger, nullable=False),
+    Column("result_key", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("of_series_instance_uid", Text, nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("job_id", Text, nullable=False),
+    *_source(),
+)
+"""DICOM objects among the results. Their series stand in `HEADERS` beside those that came in."""
+
+PROGRESS = Table(
+    "catalog_progress",
+    METADATA,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("percent", Integer),
+    # When index wrote it, by its own clock: who polls asks for what is newer than its last look.
+    Column("recorded", UtcDateTime, nullable=False, index=True),
+    *_source(),
+)
+"""How far each stage of each job was when it last said so. It may come before the job's own row, so refers to none."""
 
 AUDIT = Table(
     "audit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,6 +96,66 @@ class SeriesView:
     revisions: int
     first_seen: datetime
     job: JobView | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSeries:
+    """One series as people search for it: what its header says, and the series with its current job.
+
+    Where no header could be read, its fields are empty, `series_number` is none and `attributes` is empty. Dates and
+    times are as DICOM writes them, `YYYYMMDD` and `HHMMSS.FFFFFF`. `derived_from_job` is the job of a DICOM
+    segmentation that Voxelmill has made; its `view` has that job, and counts the segmentation's instances.
+    """
+
+    view: SeriesView
+    project: str
+    modality: str
+    derived_from_job: str = ""
+    patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    accession_number: str = ""
+    referring_physician_name: str = ""
+    study_id: str = ""
+    study_description: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    body_part_examined: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def series_instance_uid(self) -> str:
+        """The Series Instance UID."""
+        return self.view.series_instance_uid
+
+    @property
+    def study_instance_uid(self) -> str:
+        """The Study Instance UID."""
+        return self.view.study_instance_uid
+
+    @property
+    def job(self) -> JobView | None:
+        """The current job, none while no revision is complete."""
+        return self.view.job
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressView:
+    """How far a stage was when it last said so: `done` parts of `total` of the step, 0 where it is not counted."""
+
+    keys: ResultKeys
+    study_instance_uid: str
+    project: str
+    stage: Stage
+    attempt: int
+    step: str
+    done: int
+    total: int
+    percent: int | None
+    recorded: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What happens in Voxelmill, as data. The whole list stands in `registry`; every event is imported from here."""
 
+from voxelmill_shared.events.access import AccessRecorded
 from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterEvent, DeadLetterReplayed
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event, cause
-from voxelmill_shared.events.jobs import JobProgressed
+from voxelmill_shared.events.jobs import JobProgressed, JobRequested
 from voxelmill_shared.events.objects import (
     ObjectKind,
     ObjectRef,
@@ -35,6 +36,7 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENT_TYPES",
     "TYPE_PREFIX",
+    "AccessRecorded",
     "DeadLetterDropped",
     "DeadLetterEvent",
     "DeadLetterReplayed",
@@ -43,6 +45,7 @@ __all__ = [
     "Event",
     "Evidence",
     "JobProgressed",
+    "JobRequested",
     "ObjectKind",
     "ObjectRef",
     "ObjectRejected",

@@ -11,9 +11,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from voxelmill_shared.events.access import AccessRecorded
 from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterReplayed
 from voxelmill_shared.events.envelope import CONTENT_TYPE, TYPE_PREFIX, Envelope, Event
-from voxelmill_shared.events.jobs import JobProgressed
+from voxelmill_shared.events.jobs import JobProgressed, JobRequested
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
 from voxelmill_shared.events.pseudonyms import PseudonymDisclosed
 from voxelmill_shared.events.registry import EVENT_TYPES
@@ -44,10 +45,12 @@ PUBLISHERS: dict[type[Event], tuple[str, ...]] = {
     StageSkipped: ("thumbnail", "segment", "mesh"),
     StageFailed: ("ingest", "thumbnail", "segment", "mesh", "index"),
     SeriesIndexed: ("index",),
-    DeadLetterReplayed: ("cli",),
-    DeadLetterDropped: ("cli",),
+    DeadLetterReplayed: ("cli", "gateway"),
+    DeadLetterDropped: ("cli", "gateway"),
     PseudonymDisclosed: ("ingest",),
     JobProgressed: ("segment", "mesh"),
+    JobRequested: ("gateway",),
+    AccessRecorded: ("gateway",),
 }
 """Which parts publish an event (DESIGN: 1. The flow). `ingest` publishes uploads for the members of archives."""
 

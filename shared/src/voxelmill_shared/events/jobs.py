@@ -1,16 +1,48 @@
-"""Events about a job while it is being worked on."""
+"""Events about a job before and while it is being worked on."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from voxelmill_shared.events.envelope import Event
 from voxelmill_shared.events.series import SeriesEvent, Stage
+from voxelmill_shared.plan import Plan
+
+
+class JobRequested(Event):
+    """Somebody wants a series, or every series of an upload, worked on after a plan of his own.
+
+    Ingest makes the job: of the newest revision of the series, or, where a series of the upload is not complete yet,
+    of the one that its completion makes.
+    """
+
+    type: ClassVar[str] = "job.requested.v1"
+
+    series_instance_uid: str = ""
+    upload_id: str = Field("", description="instead of the series")
+    plan: Plan
+    who: str = Field(min_length=1, description="the caller that asked for it")
+    project: str = Field(min_length=1, description="whose the series is; a series of another project is not touched")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.series_instance_uid) is bool(self.upload_id):
+            raise ValueError("a request names a series or an upload, one of both")
+        return self
+
+    def subject(self) -> str:
+        """The series, else the upload."""
+        return self.series_instance_uid or self.upload_id
+
+    def content_key(self) -> str:
+        """Whose it is, the plan, and who asked. Whoever asks for the same again says the same."""
+        return f"{self.project}:{self.plan.job_id(())}:{self.who}"
 
 
 class JobProgressed(SeriesEvent):
-    """How far a stage is with a series. Nobody need listen: no queue of ours does, and what nobody wants is dropped.
+    """How far a stage is with a series. Index keeps the newest of each stage; nothing is lost with one that is.
 
     Published seldom (every two seconds at most, by default), and always for the last part that was told. It never holds
     up the work: while the broker is away, progress is lost.

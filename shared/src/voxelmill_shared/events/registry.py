@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from voxelmill_shared.errors import UndecodableMessageError
+from voxelmill_shared.events.access import AccessRecorded
 from voxelmill_shared.events.dead_letters import DeadLetterDropped, DeadLetterReplayed
 from voxelmill_shared.events.envelope import TYPE_PREFIX, Envelope, Event
-from voxelmill_shared.events.jobs import JobProgressed
+from voxelmill_shared.events.jobs import JobProgressed, JobRequested
 from voxelmill_shared.events.objects import ObjectRejected, ObjectUploaded, ObjectValidated, UploadCompleted
 from voxelmill_shared.events.pseudonyms import PseudonymDisclosed
 from voxelmill_shared.events.series import (
@@ -37,6 +38,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     DeadLetterDropped,
     PseudonymDisclosed,
     JobProgressed,
+    JobRequested,
+    AccessRecorded,
 )
 _BY_TYPE = {TYPE_PREFIX + event_type.type: event_type for event_type in EVENT_TYPES}
 

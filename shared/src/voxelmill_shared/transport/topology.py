@@ -75,15 +75,20 @@ class Topology:
     queues: Sequence[QueueSpec] = field(default_factory=tuple)
 
 
-INGEST = QueueSpec("ingest.object-uploaded", ("object.uploaded.v1", "upload.completed.v1"))
+INGEST = QueueSpec("ingest.object-uploaded", ("object.uploaded.v1", "upload.completed.v1", "job.requested.v1"))
 THUMBNAIL = QueueSpec("thumbnail.series-validated", ("series.validated.v1",))
 SEGMENT = QueueSpec("segment.series-validated", ("series.validated.v1",))
 MESH = QueueSpec("mesh.series-segmented", ("series.segmented.v1",))
 INDEX = QueueSpec(
     "index.all-events",
-    ("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1", "dead-letter.*.v1", "pseudonym.*.v1"),
+    (
+        *("object.validated.v1", "object.rejected.v1", "series.*.v1", "stage.*.v1", "dead-letter.*.v1"),
+        *("pseudonym.*.v1", "access.*.v1"),
+    ),
 )
+INDEX_PROGRESS = QueueSpec("index.job-progressed", ("job.progressed.v1",))
+"""Apart from the other events: progress is no fact that lasts, and it must not wait behind them."""
 NOTIFICATIONS = QueueSpec("ingest.bucket-notifications", ())
 """What object stores say over AMQP, in their own words. The exchange that they publish to is a setting of ingest's."""
-TOPOLOGY = Topology((INGEST, THUMBNAIL, SEGMENT, MESH, INDEX, NOTIFICATIONS))
+TOPOLOGY = Topology((INGEST, THUMBNAIL, SEGMENT, MESH, INDEX, INDEX_PROGRESS, NOTIFICATIONS))
 """Voxelmill's own. Every service declares all of it, so the order in which services start does not matter."""

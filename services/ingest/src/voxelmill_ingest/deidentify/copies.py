@@ -17,6 +17,7 @@ from voxelmill_ingest.settlement import ObjectChangedError
 from voxelmill_shared.child import ChildPool
 from voxelmill_shared.errors import ObjectMissingError
 from voxelmill_shared.events import ObjectRef
+from voxelmill_shared.projects import project_of, project_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 TARGET: Final = "voxelmill_ingest.deidentify.work:deidentify"
 FOLDER: Final = "deidentified"
-"""Where copies lie in the store for work."""
+"""Where copies lie in the store for work, behind the prefix of their original's project."""
 SUFFIXES: Final = (".dcm", ".nii", ".nii.gz")
 _MOST_CHILDREN: Final = 4
 
@@ -52,12 +53,12 @@ class Deidentifier:
 
     def is_copy(self, reference: ObjectRef) -> bool:
         """Whether an object is one that was written here. Nobody else writes into the work store."""
-        return reference.bucket == self.stores.work.bucket and reference.key.startswith(f"{FOLDER}/")
+        return reference.bucket == self.stores.work.bucket and reference.key.startswith(_folder(reference.key))
 
     def folder(self, archive: ObjectRef) -> str:
         """Where the copies of an archive's members lie: for each content and each choice of options another place."""
         chosen = "+".join(sorted(self.options))
-        return f"{FOLDER}/{self.mapping.keys.place(f'{archive.address()} {archive.content()} {chosen}')}"
+        return f"{_folder(archive.key)}{self.mapping.keys.place(f'{archive.address()} {archive.content()} {chosen}')}"
 
     async def __call__(self, original: ObjectRef) -> Copied | Refusal:
         """Copy an object; the same original gets the same place, and the same bytes in it.
@@ -77,7 +78,7 @@ class Deidentifier:
                 raise ObjectChangedError(f"{original.address()}: replaced while it was de-identified")
             if isinstance(answer, Refusal):
                 return answer
-            place = f"{FOLDER}/{self.mapping.keys.place(original.address())}{answer.suffix}"
+            place = f"{_folder(original.key)}{self.mapping.keys.place(original.address())}{answer.suffix}"
             return await self.keep(original.address(), place, answer, written)
 
     async def copy_file(self, source: Path, name: str, target: Path) -> Copy | Refusal:
@@ -102,7 +103,7 @@ class Deidentifier:
         """Return the copies that an object's earlier contents had under other suffixes than `copy`, if any."""
         found = []
         for suffix in SUFFIXES:
-            place = f"{FOLDER}/{self.mapping.keys.place(original.address())}{suffix}"
+            place = f"{_folder(original.key)}{self.mapping.keys.place(original.address())}{suffix}"
             if copy is not None and copy.key == place:
                 continue
             try:
@@ -115,6 +116,11 @@ class Deidentifier:
     async def delete(self, copy: ObjectRef) -> None:
         """Delete a copy. First the ledger must know that it is gone: who dies in between will find it here again."""
         await self.stores.work.delete(copy.key)
+
+
+def _folder(key: str) -> str:
+    """Return where the copy of an object lies, by its key; for a copy's own key, where it should."""
+    return f"{project_prefix(project_of(key))}{FOLDER}/"
 
 
 def build_deidentifier(

@@ -9,6 +9,7 @@ from voxelmill_ingest.triggers.normaliser import normalise
 from voxelmill_shared.events import Envelope, ObjectRef, ObjectUploaded
 from voxelmill_shared.metrics import NOTIFICATIONS
 from voxelmill_shared.transport.base import Message
+from voxelmill_shared.uploads import upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,9 +74,14 @@ class Announcer:
             If somebody deleted ingest's queue: likewise.
         """
         messages = []
+        uploading = 0
         for told in notifications:
             key = self.inbox.key_of(told.bucket, told.key)
             if key is None:
+                continue
+            if upload_of(key) is not None:
+                # The gateway announces it when its upload is complete: it may still be aborted, and be gone then.
+                uploading += 1
                 continue
             reference = ObjectRef(
                 bucket=self.inbox.bucket, key=key, etag=told.etag, size=told.size, version_id=told.version_id
@@ -87,5 +93,6 @@ class Announcer:
                 await self.pressure.admit()
             await self.transport.publish(messages)
         NOTIFICATIONS.labels(source, "announced").inc(len(messages))
-        NOTIFICATIONS.labels(source, "outside").inc(len(notifications) - len(messages))
+        NOTIFICATIONS.labels(source, "uploading").inc(uploading)
+        NOTIFICATIONS.labels(source, "outside").inc(len(notifications) - len(messages) - uploading)
         return len(messages)
