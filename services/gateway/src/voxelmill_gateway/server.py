@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from voxelmill_gateway.access.policy import refuse_open_door
 from voxelmill_gateway.application import application
+from voxelmill_gateway.connection import Connection
 from voxelmill_shared.health import PortTakenError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from voxelmill_shared.health import Checks
+    from voxelmill_gateway.gateway import Gateway
+
+
+CLOSE_SECONDS = 5
+"""How long the end of the process waits for answers that are under way; then their connections are cut."""
 
 
 class _Server(uvicorn.Server):
@@ -28,7 +34,9 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP; with it on, an answer of head and
+    # body waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -42,20 +50,36 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(checks: Checks, host: str, port: int) -> AsyncIterator[int]:
+async def serve(gateway: Gateway, host: str, port: int) -> AsyncIterator[int]:
     """Serve the gateway while the context is open; yield the port (of use when `port` is 0).
 
     Raises
     ------
+    OpenDoorError
+        If other machines could reach the address while there is no access control.
     PortTakenError
         If the address cannot be listened on.
     """
+    refuse_open_door(gateway.settings, host)
     listener = _listen(host, port)
-    server = _Server(uvicorn.Config(application(checks), log_level="warning", access_log=False, lifespan="off"))
+    server = _Server(
+        uvicorn.Config(
+            application(gateway),
+            # A line for every request that is none would let anybody fill the log.
+            log_level="error",
+            access_log=False,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        )
+    )
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]
     finally:
+        gateway.stopping.set()
         server.should_exit = True
         await task
         listener.close()
