@@ -17,11 +17,11 @@ TORCH ?= cuda
 WEIGHTS ?=
 STACK = PYTHONPATH=tools $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m stack --dir "$(DIR)"
 
-SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-replay bench-scale
+SERVER_BENCHES = bench-idle bench-bus bench-ingest bench-replay bench-scale bench-gateway bench-viewer
 PEER_BENCHES = bench-volumes bench-read bench-thumbnails bench-mesh
 MODEL_BENCHES = bench-segment bench-soak
 
-.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% faults mutants contact-sheet clean
+.PHONY: help setup setup-dev setup-totalsegmentator setup-peers $(SERVER_BENCHES) $(PEER_BENCHES) $(MODEL_BENCHES) demo page up down ps logs test test-ceph check format images images-totalsegmentator images-check lock bench bench-% faults mutants contact-sheet clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -38,7 +38,10 @@ setup-totalsegmentator: setup  ## Install what the model totalsegmentator needs,
 setup-peers: setup-dev
 	@tools/setup peers
 
-demo: setup  ## Run the main job on a phantom chest CT, or on INPUT=path
+page:  ## Build the gateway's page (Node.js 20.19 or newer)
+	@tools/setup page
+
+demo: setup page  ## Run the main job on a phantom chest CT, or on INPUT=path
 	@if [ -n "$(INPUT)" ]; then \
 		$(BIN)/voxelmill run "$(INPUT)" --organ all --output "$(OUTPUT)"; \
 	else \
@@ -61,6 +64,7 @@ logs:  ## Follow the logs, or one [NAME=mesh-1]
 test: setup-dev  ## Run the whole suite, with the real servers that it starts privately
 	@tools/setup totalsegmentator --if-possible
 	@tools/setup servers
+	@tools/setup page
 	@$(BIN)/python -m pytest $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-q -n 4 --dist worksteal --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=90)
 
 test-ceph: setup-dev  ## Run the tests against a private Ceph (0.5 GB of Debian packages)
@@ -82,10 +86,10 @@ format: setup-dev  ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-images:  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=docker|podman|buildah]
+images: page  ## Build every service's image [TAG=dev] [BASE=image|debian] [ENGINE=docker|podman|buildah]
 	@tools/images --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
-images-totalsegmentator:  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
+images-totalsegmentator: page  ## Build segment's image with TotalSegmentator [TORCH=cuda|cpu], else as images
 	@tools/images --totalsegmentator "$(TORCH)" --tag "$(TAG)" --base "$(BASE)" --engine "$(ENGINE)"
 
 images-check: setup-dev  ## Run a series through the images, on real servers (needs root and buildah) [TAG=dev] [WEIGHTS=tests/weights TORCH=cpu]
@@ -95,12 +99,13 @@ images-check: setup-dev  ## Run a series through the images, on real servers (ne
 lock:  ## Write the lock files anew (needs uv)
 	@tools/lock --upgrade
 
-bench: $(addprefix bench-,overhead idle bus ingest replay scale volumes read headers thumbnails mesh segment soak)  ## Run every benchmark, one after the other
+bench: $(addprefix bench-,overhead idle bus ingest replay scale volumes read headers thumbnails mesh segment soak gateway viewer)  ## Run every benchmark, one after the other
 
 $(PEER_BENCHES): bench-%: setup-peers  # beside other programs, which have an environment of their own
 	@$(BIN)/python bench/$*.py
 
-bench-ingest: setup-peers  # Orthanc
+bench-ingest bench-gateway: setup-peers  # Orthanc
+bench-viewer: page
 $(SERVER_BENCHES): bench-%: setup-dev
 	@tools/setup servers
 	@$(BIN)/python bench/$*.py

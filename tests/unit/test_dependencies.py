@@ -15,6 +15,7 @@ IMPORT_NAMES = {
     "grpcio": "grpc",
     "pillow": "PIL",
     "protobuf": "google",
+    "pyjwt": "jwt",
     "connected-components-3d": "cc3d",
     "pylibjpeg-rle": "rle",
     "TotalSegmentator": "totalsegmentator",
