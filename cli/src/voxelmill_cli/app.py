@@ -28,6 +28,7 @@ from voxelmill_cli.errors import (
     report,
 )
 from voxelmill_cli.interrupts import interruptible
+from voxelmill_cli.keys_command import keys_app
 from voxelmill_cli.options import (
     DEFAULT_DATA,
     DataOption,
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.add_typer(audit_app)
 app.add_typer(bucket_app)
 app.add_typer(dlq_app)
+app.add_typer(keys_app)
 app.add_typer(storage_app)
 app.add_typer(weights_app)
 out = Console()
@@ -210,12 +212,21 @@ def demo(
     ),
     model: ModelOption = ModelName.THRESHOLD,
     resolution: ResolutionOption = None,
+    serve: Annotated[
+        bool | None, typer.Option("--serve/--no-serve", help="show the results on a page until Ctrl-C [on a terminal]")
+    ] = None,
     as_document: JsonOption = False,
 ) -> None:
     """Make a phantom chest CT, put it through every service, and say where to look."""
-    from voxelmill_cli.demo import make_phantom, print_demo, truth_table  # noqa: PLC0415 - see the docstring
+    from voxelmill_cli.demo import (  # noqa: PLC0415 - see the docstring
+        make_phantom,
+        print_demo,
+        print_how_to_serve,
+        truth_table,
+    )
     from voxelmill_cli.model import ready  # noqa: PLC0415 - likewise
     from voxelmill_cli.report import as_json  # noqa: PLC0415 - likewise
+    from voxelmill_cli.serving import serve_results  # noqa: PLC0415 - likewise
 
     plan = call_sync(ready, Plan(model=model, resolution=resolution))
     phantom, folder = call_sync(make_phantom, output, out if not as_document else None)
@@ -224,6 +235,10 @@ def demo(
         print_json({**as_json(summary), "truth": truth_table(phantom, summary)})
     else:
         print_demo(out, phantom, summary)
+        if serve or (serve is None and out.is_terminal and sys.stdin.isatty()):
+            call(serve_results(summary.state, folder.absolute(), out))
+        else:
+            print_how_to_serve(out, output)
     raise typer.Exit(summary.exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from voxelmill_cli.phantom import Phantom, PhantomPlan
 from voxelmill_cli.phantom import make_phantom as compute_phantom
 from voxelmill_cli.phantom_dicom import write_series
 from voxelmill_cli.report import artefact_table, print_ending, volumes
+from voxelmill_cli.serving import HOST, PORT
 from voxelmill_shared.events import Stage
 
 if TYPE_CHECKING:
@@ -108,3 +110,13 @@ def print_demo(console: Console, phantom: Phantom, summary: RunSummary) -> None:
         )
     console.print(table)
     print_ending(console, summary)
+
+
+def print_how_to_serve(console: Console, output: Path) -> None:
+    """Say how to see the results on the page."""
+    console.print(
+        f"voxelmill demo --output {shlex.quote(str(output))} --serve shows them on http://{HOST}:{PORT}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

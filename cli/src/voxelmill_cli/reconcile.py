@@ -90,6 +90,7 @@ async def _reconciler(settings: IngestSettings) -> AsyncIterator[Reconciler]:
             timedelta(0),
             grace=settings.reconcile_grace(),
             found_by="command",
+            left_over=timedelta(0),
         )
     finally:
         await transport.close()

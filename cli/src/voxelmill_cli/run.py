@@ -61,6 +61,8 @@ class RunSummary:
 
     destination: str
     data: Path
+    state: Path
+    """The folder of the run's own broker, catalog and results, somewhere below `data`."""
     exported: list[Exported] = field(default_factory=list)
     rejected: list[ObjectRejected] = field(default_factory=list)
     skipped: list[ObjectRejected] = field(default_factory=list)
@@ -124,7 +126,7 @@ async def run(request: RunRequest, display: Display) -> RunSummary:
                     unnamed: list[str] = []
                     keys = await _hand_in(engine, source, tracker, unnamed)
                     await wait_until_quiet(engine, tracker)
-                    summary = await _summarise(engine, request, tracker, places.base, source)
+                    summary = await _summarise(engine, request, tracker, state, places.base, source)
                     summary.unnamed = unnamed
                     summary.objects = len(keys) + len(unnamed)
                 if sender is not None:
@@ -241,8 +243,10 @@ async def _hand_in(engine: Engine, source: Source, tracker: Tracker, unnamed: li
     return [reference.key for reference in references]
 
 
-async def _summarise(engine: Engine, request: RunRequest, tracker: Tracker, base: Path, source: Source) -> RunSummary:
-    summary = RunSummary(destination=request.destination, data=base)
+async def _summarise(
+    engine: Engine, request: RunRequest, tracker: Tracker, state: Path, base: Path, source: Source
+) -> RunSummary:
+    summary = RunSummary(destination=request.destination, data=base, state=state)
     for rejected in _as_people_know_them(tracker, source):
         (summary.rejected if rejected.severity is Severity.REJECT else summary.skipped).append(rejected)
     taken = _datasets(tracker, source)

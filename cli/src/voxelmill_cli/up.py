@@ -11,7 +11,9 @@ from voxelmill_cli.engine import check_addresses, only_one, open_engine, read_se
 from voxelmill_cli.errors import EXIT_UNREACHABLE, CommandError
 from voxelmill_cli.model import weights_folder
 from voxelmill_cli.progress import Lines, Tracker
+from voxelmill_gateway.gateway import open_gateway
 from voxelmill_gateway.server import serve
+from voxelmill_gateway.settings import GatewaySettings
 from voxelmill_ingest.settings import IngestSettings
 from voxelmill_shared.errors import StoreUnavailableError, VoxelmillError
 from voxelmill_shared.health import PortTakenError
@@ -64,12 +66,14 @@ async def serve_folder(folder: Path, plan: Plan, port: int, console: Console) ->
         settings = up_settings(folder, plan)
         await _reach_all(settings)
         async with open_engine(settings, observers=[tracker]) as engine:
-            checks = {"broker": engine.parts.transport.check, "results": engine.parts.stores.results.check}
             try:
-                async with serve(checks, "127.0.0.1", port) as taken:
+                async with (
+                    open_gateway(engine.parts, read_settings(GatewaySettings, settings)) as gateway,
+                    serve(gateway, "127.0.0.1", port) as taken,
+                ):
                     say(f"put images into {settings.get('inbox_url', 'the inbox')}")
                     say(f"results appear in {settings.get('results_url', 'the result store')}")
-                    say(f"health and metrics on http://127.0.0.1:{taken}; Ctrl-C ends")
+                    say(f"look at them on http://127.0.0.1:{taken}; Ctrl-C ends")
                     await engine.until(stop)
             except PortTakenError as error:
                 raise CommandError(f"{error} with --port") from None
