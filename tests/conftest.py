@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import warnings
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ TESTS = Path(__file__).parent
 MEASURED = (TESTS / "unit" / "shared", TESTS / "contract")
 """The tests of `voxelmill_shared` itself, which is what coverage is asked for."""
 
+LONG = (TESTS / "browser", TESTS / "e2e", TESTS / "faults")
+"""The tests that start processes or servers of their own, and take the longest."""
+WITH_TORCH = ("test_totalsegmentator_", "test_tiny_weights")
+"""How the names of the modules begin that import torch."""
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
@@ -33,6 +39,13 @@ def missing(what: str) -> None:
     if IN_CI:
         pytest.fail(f"{what}; CI must have it")
     pytest.skip(what)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_tracebacks() -> None:
+    """What no test has configured logs errors plainly: structlog's default paints them, 10 s for one deep in a server."""
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +93,33 @@ class _Measurement:
         return (yield)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests to pytest-xdist's workers: the long ones first, and to one worker all that import torch.
+
+    Worksteal gives each worker as many tests in a row. A long one that comes last keeps a single processor busy, and
+    each worker that runs a test of TotalSegmentator's imports it, which takes 10 s.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1 or len(items) < 100 * workers:
+        return
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    others: list[pytest.Item] = []
+    modules: dict[Path, int] = {}
+    for item in items:
+        if item.path.stem.startswith(WITH_TORCH):
+            shares[0].append(item)
+        elif any(folder in item.path.parents for folder in LONG):
+            shares[1 + modules.setdefault(item.path, len(modules)) % (workers - 1)].append(item)
+        else:
+            others.append(item)
+    rest, left = iter(others), len(items)
+    for number, share in enumerate(shares):
+        share.extend(islice(rest, max(0, left // (workers - number) - len(share))))
+        left -= len(share)
+    items[:] = [*chain.from_iterable(shares), *rest]
+
+
 def pytest_collection_finish() -> None:
     """From here on garbage is collected as ever, and not looked for in what is there already."""
     gc.freeze()
@@ -99,6 +139,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def _clean_environment() -> None:
     for name in [name for name in os.environ if name.startswith("VOXELMILL_") and "TEST" not in name]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_authorities(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test asks a server outside: an HTTP client need not read the world's certificates, 30 ms for each client."""
+    os.environ.setdefault("SSL_CERT_DIR", str(tmp_path_factory.mktemp("authorities")))
 
 
 @pytest.fixture(scope="session")

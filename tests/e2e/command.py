@@ -6,16 +6,21 @@ import atexit
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from e2e.forking import ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VOXELMILL = [sys.executable, "-m", "voxelmill_cli"]
 FORKING = Path(__file__).with_name("forking.py")
@@ -59,13 +64,73 @@ def voxelmill(
         )
         ended = Ended(done.returncode, done.stdout or "", done.stderr)
     else:
-        ended = _forks().run(words, Path.cwd() / (cwd or ""), variables, seconds, stdout)
+        fork = forks().start(
+            "voxelmill_cli.__main__", *words, environment=variables, folder=Path.cwd() / (cwd or ""), stdout=stdout
+        )
+        ended = fork.end(seconds)
     assert "Traceback" not in ended.err, ended.err
     return ended
 
 
+class Fork:
+    """A process that is a fork; what it says is kept, and `stdout` is a descriptor that takes it instead."""
+
+    def __init__(
+        self,
+        requests: socket.socket,
+        module: str,
+        arguments: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        stdout: int | None = None,
+    ) -> None:
+        self._out, self._err = _output("out"), _output("err")
+        self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = {"module": module, "arguments": arguments, "folder": str(folder), "environment": dict(environment)}
+        with theirs:
+            takers = [theirs.fileno(), self._out.fileno() if stdout is None else stdout, self._err.fileno()]
+            socket.send_fds(requests, [json.dumps(request).encode()], takers)
+        self.pid = self._answer()
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code (of a signal: its number, negative), None while it runs."""
+        if self._code is None and select.select([self._answers], [], [], 0)[0]:
+            self._code = self._answer()
+        return self._code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
+
+    def end(self, seconds: float) -> Ended:
+        """Wait for the end, and tell it.
+
+        Raises
+        ------
+        TimeoutError
+            If it takes longer than that; it is killed.
+        """
+        in_time = self._code is not None or select.select([self._answers], [], [], seconds)[0]
+        if not in_time:
+            os.kill(self.pid, signal.SIGKILL)
+        if self._code is None:
+            self._code = self._answer()
+        with self._out, self._err, self._answers:
+            if not in_time:
+                raise TimeoutError(f"killed after {seconds:g} s; it said: {_said(self._out)} {_said(self._err)}")
+            return Ended(self._code, _said(self._out), _said(self._err))
+
+    def _answer(self) -> int:
+        body = self._answers.recv(ANSWER.size)
+        assert body, "the process that forks has ended: see what it said on standard error"
+        return int(ANSWER.unpack(body)[0])
+
+
 class Forks:
-    """The process that has imported the command."""
+    """The process that has imported the command and the services."""
 
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -83,39 +148,21 @@ class Forks:
         self._requests.close()
         self._process.wait()
 
-    def run(
-        self, arguments: list[str], folder: Path, environment: dict[str, str], seconds: float, stdout: int | None
-    ) -> Ended:
-        """Run the command to its end.
-
-        Raises
-        ------
-        TimeoutError
-            If it takes longer than that; it is killed.
-        """
-        request = {"arguments": arguments, "folder": str(folder), "environment": environment}
-        with _output("out") as out, _output("err") as err:
-            takers = [out.fileno() if stdout is None else stdout, err.fileno()]
-            socket.send_fds(self._requests, [json.dumps(request).encode()], takers)
-            process = self._answer()
-            self._requests.settimeout(seconds)
-            try:
-                code = self._answer()
-            except TimeoutError:
-                os.kill(process, signal.SIGKILL)
-                self._requests.settimeout(None)
-                self._answer()
-                raise
-            return Ended(code, _said(out), _said(err))
-
-    def _answer(self) -> int:
-        body = self._requests.recv(ANSWER.size)
-        assert body, "the process that forks has ended: see what it said on standard error"
-        return int(ANSWER.unpack(body)[0])
+    def start(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+        stdout: int | None = None,
+    ) -> Fork:
+        """Start what `python -m` of that module starts."""
+        return Fork(self._requests, module, [*arguments], folder or Path.cwd(), environment, stdout)
 
 
 @cache
-def _forks() -> Forks:
+def forks() -> Forks:
+    """Give this process's own."""
     forks = Forks()
     atexit.register(forks.close)
     return forks

@@ -7,6 +7,7 @@ import tarfile
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+import pydicom
 import pytest
 
 from e2e.command import Ended, voxelmill
@@ -57,13 +58,27 @@ def small(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def finished(series, coarse, tmp_path_factory) -> Finished:
+def pictures(small, tmp_path_factory) -> Path:
+    """Four slices that only pictures are made of, which is quickest. Nobody may change them."""
+
+    def write(made: Path) -> None:
+        (made / "CT").mkdir()
+        for path in sorted(small[0].iterdir())[:4]:
+            dataset = pydicom.dcmread(path)
+            dataset.Modality = "MR"
+            dataset.save_as(made / "CT" / path.name)
+
+    return once(tmp_path_factory, "pictures", write)[0] / "CT"
+
+
+@pytest.fixture(scope="session")
+def finished(coarse, small, tmp_path_factory) -> Finished:
     """A run of two whole series: one in the folder `chest ct`, one out of a tar."""
 
     def run(made: Path) -> dict:
-        shutil.copytree(series, made / "study" / "chest ct")
+        shutil.copytree(coarse, made / "study" / "chest ct")
         with tarfile.open(made / "study" / "more.tar.gz", "w:gz") as target:
-            target.add(coarse, "some folder")
+            target.add(small[0], "some folder")
         return asdict(voxelmill("run", made / "study", "--organ", "all", "--output", made / "out", "--json"))
 
     made, said = once(tmp_path_factory, "finished", run)

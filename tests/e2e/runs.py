@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voxelmill_cli.phantom import PhantomPlan
@@ -27,6 +27,8 @@ class Finished:
     ended: Ended
     source: Path
     output: Path
+    before: dict[str, str] = field(default_factory=dict)
+    """The source's files and their digests, as they were."""
 
     def of(self, name: str) -> dict[str, Any]:
         """Give what the command said of the series with that folder of results."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
+import signal
 import sqlite3
-import subprocess
 import time
 import urllib.request
 import zipfile
@@ -24,7 +22,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from e2e.command import VOXELMILL
+from e2e.background import background
 from voxelmill_shared.privacy import object_digest
 from voxelmill_shared.transport.connect import open_transport
 from voxelmill_shared.transport.topology import TOPOLOGY, QueueSpec, Topology
@@ -143,49 +141,31 @@ def test_the_search_finds_every_spelling(word: str) -> None:
     assert not found_in(without(f'{{"key": "{word}"}}', [word]))
 
 
-def test_no_name_leaves_the_files_and_their_keys(series: Path, tmp_path: Path) -> None:
+def test_no_name_leaves_the_files_and_their_keys(small: list[Path], tmp_path: Path) -> None:
     """Every service, on sound and broken objects of every kind; some seconds, for it is a whole run."""
     data = tmp_path / "data"
     data.mkdir()
     asyncio.run(observe(f"embedded://{quote(str(data / 'broker.db'))}"))
-    short = tmp_path / "short"
-    short.mkdir()
-    for path in sorted(series.iterdir())[::4]:
-        shutil.copy(path, short)
-    keys = make_inbox(tmp_path / "made", short)
-    with (tmp_path / "log").open("w") as errors:
-        process = subprocess.Popen(
-            [*VOXELMILL, "up", "--data", str(data), "--organ", "lungs", "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={
-                **os.environ,
-                "VOXELMILL_LOG_LEVEL": "DEBUG",
-                "VOXELMILL_LADDER": "[0.1]",
-                "VOXELMILL_GEOMETRY_SECONDS": "1",
-                "VOXELMILL_QUIET_SECONDS": "2",
-            },
-        )
-    try:
-        assert process.stdout is not None
-        address = (
-            next(line for line in process.stdout if "health and metrics on" in line).split(" on ")[1].split(";")[0]
-        )
-        (tmp_path / "made").rename(data / "inbox2")
-        for path in (data / "inbox2").iterdir():
+    keys = make_inbox(tmp_path / "made", small[0])
+    with background(
+        "up", "--data", data, "--organ", "bones", "--port", "0",
+        VOXELMILL_LOG_LEVEL="DEBUG",
+        VOXELMILL_LADDER="[0.1]",
+        VOXELMILL_GEOMETRY_SECONDS="1",
+        VOXELMILL_QUIET_SECONDS="2",
+    ) as process:  # fmt: skip
+        address = process.line_with("look at them on").split(" on ")[1].split(";")[0]
+        for path in (tmp_path / "made").iterdir():
             path.rename(data / "inbox" / path.name)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not settled(data / "voxelmill.db"):
             assert time.monotonic() < deadline
-            assert process.poll() is None
+            assert process.fork.poll() is None
             time.sleep(0.1)
-        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
             metrics = answer.read().decode()
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
-    log = (tmp_path / "log").read_text()
+        assert process.end(signal.SIGTERM) == 0
+    log = process.errors
     assert log.count("message settled") > 20
     assert [(line, found) for line in log.splitlines() if (found := found_in(line))] == []
     assert found_in(metrics) == []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
 import zipfile
+from contextlib import suppress
 
+import psutil
 import pytest
 
-from e2e.command import VOXELMILL, digests, voxelmill
+from e2e.background import background
+from e2e.command import digests, voxelmill
 from servers.forwarder import forwarding
 
 pytestmark = pytest.mark.s3
@@ -57,36 +58,15 @@ def puts(between):
 
 
 def whole_gets(between):
-    """The keys of the inputs that were read from their beginning to their end, again and again if they were."""
+    """The keys of the slices that were read from their beginning to their end, again and again if they were."""
     asked = [path for path, headers in between.requests("GET") if "range:" not in headers and "?" not in path]
-    return sorted(key for _, _, key in (path.split("/", 2) for path in asked) if key.startswith("in/"))
+    return sorted(key for _, _, key in (path.split("/", 2) for path in asked) if key.startswith("in/CT/"))
 
 
-def test_from_a_bucket_into_a_bucket_and_the_second_run_downloads_nothing_again(small, bucket, s3, tmp_path):
-    """Each slice is fetched once, each file is sent once, the receipt last; of the work only VOXELMILL_CACHE stays."""
-    put(s3, bucket, "in/CT", small[0])
-    (tmp_path / "here").mkdir()
-    fetched = []
-    for organ in ("bones", "lungs"):  # another plan is other work on the same slices
-        with forwarding(s3.meta.endpoint_url) as between:
-            ended = voxelmill(
-                "run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", "--organ", organ, "--format", "stl", "--json",
-                cwd=tmp_path / "here", AWS_ENDPOINT_URL=between.endpoint, VOXELMILL_CACHE=str(tmp_path / "cache"),
-            )  # fmt: skip
-            fetched.append(whole_gets(between))
-            sent = puts(between)
-        folder = f"out/{organ}_segmentation_CT"
-        assert ended.document["series"][0]["folder"] == f"s3://{bucket}/{folder}", ended.err
-        assert len(check_bucket(s3, bucket, folder)["inputs"]) == 10
-        assert sent[-1] == f"{folder}/receipt.json"
-        assert sorted(sent) == keys(s3, bucket, f"{folder}/")
-    assert fetched == [keys(s3, bucket, "in/"), []]
-
-
-def test_one_object_is_a_source(small, bucket, s3, tmp_path):
+def test_one_object_is_a_source(pictures, bucket, s3, tmp_path):
     """An archive by its key; its neighbours are left alone."""
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
-        for path in sorted(small[0].iterdir()):
+        for path in sorted(pictures.iterdir()):
             archive.write(path, path.name)
     s3.upload_file(str(tmp_path / "study.zip"), bucket, "in/study.zip")
     s3.put_object(Bucket=bucket, Key="in/other.txt", Body=b"not asked for")
@@ -95,40 +75,62 @@ def test_one_object_is_a_source(small, bucket, s3, tmp_path):
     assert (tmp_path / "out" / "bones_segmentation_study" / "receipt.json").exists()
 
 
-def test_sending_that_is_killed_goes_on_and_a_clean_up_does_too(small, bucket, s3, tmp_path):
+def test_each_slice_is_fetched_once_and_sending_that_is_killed_goes_on_and_a_clean_up_does_too(
+    small, bucket, s3, tmp_path
+):
     """Killed while results are sent: no receipt stands yet; the next start sends the rest and nothing twice.
 
-    Then the input is deleted, after the results were held to their digests. The rest of a clean-up that was broken off
-    is done by the next run; what is no image stays.
+    Each slice was fetched once. Another run of them downloads nothing again, for of the work VOXELMILL_CACHE stays, and
+    sends each file once, the receipt last. Then the input is deleted, after the results were held to their digests. The
+    rest of a clean-up that was broken off is done by the next run; what is no image stays.
     """
     put(s3, bucket, "in/CT", small[0])
     s3.put_object(Bucket=bucket, Key="in/notes.txt", Body=b"not ours to delete")
-    arguments = ["run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out", *FEW, "--keep-local"]
+    places = ["run", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out"]
+    arguments = [*places, *FEW, "--keep-local"]
+    here, cache = tmp_path / "here", str(tmp_path / "cache")
+    here.mkdir()
 
     def kill(method, path, _):
         if method == "PUT" and path.endswith("-256.webp"):
-            process.kill()
-            process.wait()
+            with suppress(psutil.NoSuchProcess):  # another request may have come at once
+                killed = psutil.Process(process.fork.pid)
+                killed.kill()
+                killed.wait(60)
 
-    with forwarding(s3.meta.endpoint_url, before=kill) as between:
-        process = subprocess.Popen(
-            [*VOXELMILL, *arguments],
-            env={**os.environ, "AWS_ENDPOINT_URL": between.endpoint, "PYTHONWARNINGS": "ignore"},
-            cwd=tmp_path, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.wait(timeout=120) == -signal.SIGKILL
+    with (
+        forwarding(s3.meta.endpoint_url, before=kill) as between,
+        background(*arguments, cwd=here, AWS_ENDPOINT_URL=between.endpoint, VOXELMILL_CACHE=cache) as process,
+    ):
+        assert process.end() == -signal.SIGKILL
+        assert whole_gets(between) == keys(s3, bucket, "in/CT/")
     standing = keys(s3, bucket, "out/")
     assert not any(key.endswith("receipt.json") for key in standing)
-    (local,) = tmp_path.iterdir()
+    (local,) = here.iterdir()
     records = {name: digest for name, digest in digests(local).items() if "/stages/" in name}
     assert len(records) == 3
     with forwarding(s3.meta.endpoint_url) as between:
-        again = voxelmill(*arguments, "--json", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+        again = voxelmill(*arguments, "--json", cwd=here, VOXELMILL_CACHE=cache, AWS_ENDPOINT_URL=between.endpoint)
         assert again.code == 0, again.err
         assert not set(puts(between)) & set(standing)
     assert records.items() <= digests(local).items()
     check_bucket(s3, bucket, "out/bones_segmentation_CT")
     assert again.document["local_copy"] == str(local)
+    other = [*places, "--organ", "lungs", "--format", "stl", "--keep-local"]  # other work on the same slices
+    with forwarding(s3.meta.endpoint_url) as between:
+        ended = voxelmill(*other, "--json", cwd=here, VOXELMILL_CACHE=cache, AWS_ENDPOINT_URL=between.endpoint)
+        assert whole_gets(between) == []
+        sent = puts(between)
+    folder = "out/lungs_segmentation_CT"
+    assert ended.document["series"][0]["folder"] == f"s3://{bucket}/{folder}", ended.err
+    assert len(check_bucket(s3, bucket, folder)["inputs"]) == 10
+    assert sent[-1] == f"{folder}/receipt.json"
+    assert sorted(sent) == keys(s3, bucket, f"{folder}/")
+    check_clean_up(s3, bucket, [*places, *FEW], here)
+
+
+def check_clean_up(s3, bucket, arguments, here):
+    """Break a clean-up off, damage a result, and clean up: what was damaged is sent again before anything is deleted."""
     for key in keys(s3, bucket, "in/CT/")[:5]:  # as a clean-up leaves it that was ended
         s3.delete_object(Bucket=bucket, Key=key)
     s3.put_object(Bucket=bucket, Key="out/bones_segmentation_CT/statistics.json", Body=b"damaged since")
@@ -139,7 +141,7 @@ def test_sending_that_is_killed_goes_on_and_a_clean_up_does_too(small, bucket, s
             order.append((method, path.split("/", 2)[2]))
 
     with forwarding(s3.meta.endpoint_url, before=watch) as between:
-        ended = voxelmill(*arguments[:-1], "--cleanup-input", cwd=tmp_path, AWS_ENDPOINT_URL=between.endpoint)
+        ended = voxelmill(*arguments, "--cleanup-input", cwd=here, AWS_ENDPOINT_URL=between.endpoint)
     assert ended.code == 0, ended.err
     assert keys(s3, bucket, "in/") == ["in/notes.txt"]
     assert len(check_bucket(s3, bucket, "out/bones_segmentation_CT")["inputs"]) == 10
@@ -151,7 +153,7 @@ def test_sending_that_is_killed_goes_on_and_a_clean_up_does_too(small, bucket, s
     ]
     assert {method for method, _ in order[3:]} == {"DELETE"}
     assert len(order) == 8
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 def test_an_object_that_is_replaced_during_the_run_is_told_and_kept(small, bucket, s3, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pydicom
 import pytest
 
-from e2e.command import Ended, check_receipt, voxelmill
+from e2e.command import Ended, check_receipt, digests, voxelmill
 from e2e.sharing import once
 
 BONES = ("--organ", "bones", "--format", "stl")
@@ -21,7 +21,7 @@ def uid_of(folder):
 
 
 @pytest.fixture(scope="module")
-def places(small, tmp_path_factory):
+def places(pictures, small, tmp_path_factory):
     """Runs one after the other: two sources of one name into one folder, the second of them again, then all at once.
 
     The folder of results lies in the source of the last run, which deletes its input.
@@ -29,22 +29,22 @@ def places(small, tmp_path_factory):
 
     def run(made):
         source = made / "source"
-        shutil.copytree(small[0], source / "CT")
+        shutil.copytree(pictures, source / "CT")
         (source / "notes.txt").write_text("not an image, and not ours to delete")
-        runs = [
-            voxelmill("run", one, *BONES, "--output", source / "results", "--json")
-            for one in (source / "CT", small[1], small[1])
-        ]
+        runs, seen = [], []
+        for one in (source / "CT", small[1], small[1]):
+            runs.append(voxelmill("run", one, *BONES, "--output", source / "results", "--json"))
+            seen.append(digests(source / "results"))
         runs.append(voxelmill("run", source, *BONES, "--output", made / "second", "--cleanup-input", "--json"))
-        return [asdict(ended) for ended in runs]
+        return [[asdict(ended) for ended in runs], seen]
 
-    made, told = once(tmp_path_factory, "places", run)
-    return made, [Ended(**one) for one in told]
+    made, (told, seen) = once(tmp_path_factory, "places", run)
+    return made, [Ended(**one) for one in told], seen
 
 
 def test_two_sources_of_one_name_keep_their_results_apart(places):
     """The second gets a folder with the UID's end, now and when it is run again."""
-    made, runs = places
+    made, runs, _ = places
     assert [ended.code for ended in runs[:3]] == [0, 0, 0], runs
     folders = sorted(path for path in (made / "source" / "results").iterdir() if path.name.startswith("bones_"))
     assert len(folders) == 2
@@ -53,17 +53,30 @@ def test_two_sources_of_one_name_keep_their_results_apart(places):
         check_receipt(folder)
 
 
+def test_the_same_run_again_computes_nothing(places):
+    """The same job has the same name: its records stand, the results are the same files."""
+    _, runs, (_, before, after) = places
+    assert [series["job"] for series in runs[1].document["series"]] == [
+        series["job"] for series in runs[2].document["series"]
+    ]
+    # A record holds the times of its work: done again, it would be another one.
+    kept = {name: digest for name, digest in before.items() if "/stages/" in name or not name.startswith(".voxelmill")}
+    assert any(name.endswith("/stages/mesh.json") for name in kept)
+    assert any(name.endswith(".stl") for name in kept)
+    assert kept.items() <= after.items()
+
+
 def test_results_of_other_runs_are_no_input(places):
     """Label maps and meshes that lie in the source are left out, by what their receipts name."""
-    _, runs = places
+    _, runs, _ = places
     assert runs[3].code == 0, runs[3].err
-    assert runs[3].document["objects"] == 11
+    assert runs[3].document["objects"] == 5
     assert len(runs[3].document["series"]) == 1
 
 
 def test_cleanup_input_keeps_what_was_skipped(places):
     """Only what was worked on is deleted: a report beside the slices stays, and so do results of other runs."""
-    made, runs = places
+    made, runs, _ = places
     assert runs[3].code == 0, runs[3].err
     assert sorted(path.name for path in (made / "source").iterdir()) == ["notes.txt", "results"]
 

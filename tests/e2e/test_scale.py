@@ -1,27 +1,31 @@
-"""Several series at once and two workers of every service: each series is indexed, and nothing is done twice."""
+"""Several series at once and two processes of every service, on real servers: each series is indexed, nothing twice."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import aio_pika
 import pytest
 
 from e2e.processes import SERVICES, metrics, running, wait_until_ready
-from voxelmill_cli.phantom import PhantomPlan, make_phantom
+from e2e.runs import SMALL
+from voxelmill_cli.phantom import make_phantom
 from voxelmill_cli.phantom_dicom import write_series
 from voxelmill_shared import catalog
 from voxelmill_shared.catalog import JobStatus
 from voxelmill_shared.database import open_database, reading
+from voxelmill_shared.results import Receipt
 from voxelmill_shared.transport.topology import EVENTS_EXCHANGE
 
 WORKERS = tuple(name for name in SERVICES if name != "gateway")
-SERIES = 4
+SERIES = 3
 SECONDS = 150
 
 
@@ -36,7 +40,8 @@ def environment(rabbitmq_vhost_url, bucket, s3_environment, database, tmp_path):
         "VOXELMILL_RESULTS_URL": f"s3://{bucket}/results",
         "VOXELMILL_DATABASE_URL": database,
         "VOXELMILL_SCRATCH": str(tmp_path / "scratch"),
-        "VOXELMILL_ORGAN": "lungs",
+        "VOXELMILL_ORGAN": "bones",
+        "VOXELMILL_FORMATS": '["stl"]',
         "VOXELMILL_SEAWEEDFS_FILER": s3_environment.filer,
         "VOXELMILL_RECONCILE_SECONDS": "0",
         "VOXELMILL_GEOMETRY_SECONDS": "6",
@@ -45,10 +50,9 @@ def environment(rabbitmq_vhost_url, bucket, s3_environment, database, tmp_path):
 
 def put(client, bucket, tmp_path):
     """Put small phantoms, all at once; return how many instances each series has."""
-    paths = []
-    for seed in range(SERIES):
-        phantom = make_phantom(PhantomPlan(seed=seed, rows=64, columns=64, slices=24, pixel_mm=6.0, slice_mm=13.0))
-        paths.append(write_series(tmp_path / f"series-{seed}", phantom))
+    paths = [
+        write_series(tmp_path / f"series-{seed}", make_phantom(replace(SMALL, seed=seed))) for seed in range(SERIES)
+    ]
     with ThreadPoolExecutor(SERIES) as threads:
 
         def put_series(written):
@@ -57,6 +61,21 @@ def put(client, bucket, tmp_path):
 
         list(threads.map(put_series, paths))
     return [len(written) for written in paths]
+
+
+def check_artefacts(client, bucket, key, instances):
+    """Hold what a receipt names to its digests."""
+    receipt = Receipt.model_validate_json(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+    assert len(receipt.inputs) == instances
+    assert {artefact.name.partition("/")[0] for artefact in receipt.artefacts} == {
+        "thumbnails",
+        "segmentation",
+        "meshes",
+    }
+    for artefact in receipt.artefacts:
+        name = f"{key.rpartition('/')[0]}/{artefact.name}"
+        body = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+        assert hashlib.sha256(body).hexdigest() == artefact.sha256
 
 
 def done(ports, event):
@@ -73,7 +92,10 @@ def done(ports, event):
 @pytest.mark.s3
 @pytest.mark.postgresql
 async def test_two_workers_of_each_service_index_every_series_once(environment, bucket, s3_environment, tmp_path):
-    """In the catalog, in the bucket and in the events: as many jobs as series, whoever did what."""
+    """In the catalog, in the bucket and in the events: as many jobs as series, whoever did what.
+
+    Every artefact is in the bucket, with the digest that the receipt gives.
+    """
     heard = []
 
     async def note(incoming):
@@ -105,7 +127,9 @@ async def test_two_workers_of_each_service_index_every_series_once(environment, 
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="results/")
         keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
         receipts = [key for key in keys if key.endswith("/receipt.json")]
-        assert len(receipts) == SERIES
+        assert sorted(receipts) == sorted(f"results/{one.job.receipt_key}" for one in listed)
+        for one in listed:
+            check_artefacts(client, bucket, f"results/{one.job.receipt_key}", one.job.instances)
         assert {key.rpartition("/")[0] for key in receipts} == {"/".join(key.split("/")[:4]) for key in keys}
     finally:
         client.close()

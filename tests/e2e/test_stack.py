@@ -21,14 +21,15 @@ from stack.folder import Folder
 from stack.processes import Process
 
 TOOLS = Path(__file__).parents[2] / "tools"
-ONLY_INGEST = "thumbnail=0 segment=0 mesh=0 index=0 gateway=0"
+ONLY_MESH = "ingest=0 thumbnail=0 segment=0 index=0 gateway=0"
 
 
 def begin(command, folder, *arguments):
     """Begin one command of the stack, as `make` does."""
     environment = {
         "PYTHONPATH": str(TOOLS),
-        "VOXELMILL_ORGAN": "lungs",
+        "VOXELMILL_ORGAN": "bones",
+        "VOXELMILL_FORMATS": '["stl"]',
         "VOXELMILL_GEOMETRY_SECONDS": "1",
         "VOXELMILL_RECONCILE_SECONDS": "0",  # the store's stream of changes alone tells of the objects
     }
@@ -84,7 +85,7 @@ def keys(s3):
     return [found["Key"] for found in s3.list_objects_v2(Bucket="results").get("Contents", ())]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
@@ -101,7 +102,7 @@ def entry(folder, name):
 @pytest.mark.rabbitmq
 @pytest.mark.s3
 @pytest.mark.postgresql
-def test_a_folder_put_through_s3_and_nothing_else(folder, series):
+def test_a_folder_put_through_s3_and_nothing_else(folder, small):
     """Up, put: results with their digests. A killed service comes back. Down: nothing left. Up: the data is there."""
     twice = [begin("up", folder.root) for _ in range(2)]  # at once: one of them starts, both say where everything is
     ended = [finish(process) for process in twice]
@@ -111,11 +112,12 @@ def test_a_folder_put_through_s3_and_nothing_else(folder, series):
     assert "starting" in said
     assert stat.S_IMODE(folder.env.stat().st_mode) == 0o600
     s3 = client(folder)
-    for path in sorted(series.iterdir()):
+    files = sorted(small[0].iterdir())
+    for path in files:
         s3.upload_file(str(path), "inbox", f"chest ct/{path.name}")
     (receipt,) = wait_for(lambda: [key for key in keys(s3) if key.endswith("/receipt.json")])
     document = json.loads(s3.get_object(Bucket="results", Key=receipt)["Body"].read())
-    assert len(document["inputs"]) == len(list(series.iterdir()))
+    assert len(document["inputs"]) == len(files)
     assert {stage["outcome"] for stage in document["stages"].values()} == {"done"}
     made = {}
     for artefact in document["artefacts"]:
@@ -145,14 +147,14 @@ def test_a_folder_put_through_s3_and_nothing_else(folder, series):
     listed = f"endpoint            {s3.meta.endpoint_url}"
     s3.close()
     assert listed in said
-    up(folder, ONLY_INGEST)
+    up(folder, ONLY_MESH)
     s3 = client(folder)
     assert receipt in keys(s3)
     s3.close()
 
     # A supervisor that is killed leaves nothing behind, at the latest after `down`.
     before = folder.started()
-    assert {process.name for process in before} == {"epmd", "rabbitmq", "seaweedfs", "postgresql", "ingest-1"}
+    assert {process.name for process in before} == {"epmd", "rabbitmq", "seaweedfs", "postgresql", "mesh-1"}
     Process(**json.loads(folder.state.read_text())["supervisor"]).ask(signal.SIGKILL)
     assert run("down", folder.root)[0] == 0
     assert [process for process in before if process.family()] == []
