@@ -58,6 +58,10 @@ class Running:
                 raise SystemExit(f"{self.name} did not get ready: {self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
 
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it says on that port that it is ready: a service of ours."""
+        self.wait_until(lambda: not unready(port))
+
     def stop(self) -> int:
         """Ask it to end, end it if it does not, and return its exit code."""
         if self.process.poll() is None:
@@ -145,7 +149,7 @@ class Servers:
         """Start so many of each service, and wait until all are ready."""
         started = [self.service(name, n, environment) for name, count in counts.items() for n in range(count)]
         for running, port in started:
-            running.wait_until(lambda port=port: not unready(port))  # type: ignore[misc] # mypy infers no default
+            running.wait_for_port(port)
         return [running for running, _ in started]
 
     def new_database(self, name: str) -> str:
