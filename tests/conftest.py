@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import warnings
 from itertools import chain, islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -33,12 +35,25 @@ WITH_TORCH = ("test_totalsegmentator_", "test_tiny_weights")
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
+# CI judges a commit, not a draw: there every draw is the same each time. Everywhere else each run draws anew.
+settings.register_profile("ci", derandomize=True)
+settings.load_profile("ci" if IN_CI else "default")
+
 
 def missing(what: str) -> None:
     """Skip on a developer's machine, fail in CI: a test that CI cannot run is no test."""
     if IN_CI:
         pytest.fail(f"{what}; CI must have it")
     pytest.skip(what)
+
+
+@pytest.fixture
+def seed() -> int:
+    """What a test draws from. It stands in the report of a failure; `VOXELMILL_TEST_SEED` gives the same again."""
+    drawn = 1 if IN_CI else random.SystemRandom().randrange(1 << 30)
+    chosen = int(os.environ.get("VOXELMILL_TEST_SEED", drawn))
+    print(f"VOXELMILL_TEST_SEED={chosen}")
+    return chosen
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -197,14 +197,13 @@ def check_finished(data, standing, expected):
     assert status["objects"] == {"validated": 10, "rejected": 0, "skipped": 0, "failed": 0}
 
 
-def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(small, watched, tmp_path):
+def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(small, watched, tmp_path, seed):
     """Every kill hits unfinished work, as many in each stage: the same artefacts, no settled stage anew.
 
     The moments are drawn, one from each of as many equal parts of the work as there are kills. One that comes when
     another stage has settled comes too late: it is taken again on a fresh copy, in half the time.
     """
     expected = artefact_digests(receipts(watched[0])[-1])
-    seed = int(os.environ.get("VOXELMILL_TEST_SEED", str(random.SystemRandom().randrange(1 << 30))))
     print(f"seed {seed}")  # shown if the test fails
     moments = draw_moments(random.Random(seed))
     copies = 0

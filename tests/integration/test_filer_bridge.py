@@ -302,10 +302,10 @@ class Processes:
             assert ended.code == -signal.SIGKILL, ended.err
             self.running[number] = self._start()
 
-    async def kill_one(self):
+    async def kill_one(self, drawn):
         """Kill either, at a random moment of what goes on."""
-        await asyncio.sleep(random.uniform(0, 0.2))
-        self.kill(random.randrange(2))
+        await asyncio.sleep(drawn.uniform(0, 0.2))
+        self.kill(drawn.randrange(2))
 
     def end(self):
         for process in self.running:
@@ -316,7 +316,7 @@ class Processes:
 @pytest.mark.rabbitmq
 @pytest.mark.s3
 async def test_every_object_is_announced_though_bridges_are_killed_and_the_broker_is_lost(
-    tmp_path, bucket, s3_environment, rabbitmq_vhost_url
+    tmp_path, bucket, s3_environment, rabbitmq_vhost_url, seed
 ):
     """Objects are put all the time; bridges die by kill -9 at random moments, and the broker is out of reach for a while.
 
@@ -326,7 +326,8 @@ async def test_every_object_is_announced_though_bridges_are_killed_and_the_broke
     transport = open_transport(rabbitmq_vhost_url)
     await transport.declare(TOPOLOGY)
     keys = [f"{number % 7}/{number}.dcm" for number in range(PUTS)]
-    kills = random.sample(range(0, PUTS, BURST), KILLS)
+    drawn = random.Random(seed)
+    kills = drawn.sample(range(0, PUTS, BURST), KILLS)
     try:
         async with (
             BrokersCable(aio_pika.connection.make_url(rabbitmq_vhost_url)).laid() as cable,
@@ -336,7 +337,7 @@ async def test_every_object_is_announced_though_bridges_are_killed_and_the_broke
             try:
                 for first in range(0, PUTS, BURST):
                     puts = [inbox.write(key, key.encode()) for key in keys[first : first + BURST]]
-                    await asyncio.gather(*puts, *([processes.kill_one()] if first in kills else []))
+                    await asyncio.gather(*puts, *([processes.kill_one(drawn)] if first in kills else []))
                     if first == DOWN:
                         cable.plugged_in = False
                         cable.cut()

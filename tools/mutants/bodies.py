@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def _mutated(rng: Random, document: Any) -> bytes:
         elif kind < 0.4:
             holder[key] = json.dumps(holder[key])
         else:
-            holder[key] = rng.choice(_VALUES)
+            holder[key] = deepcopy(rng.choice(_VALUES))
     body = json.dumps(value).encode()
     if rng.random() < 0.05:
         body = rng.choice(

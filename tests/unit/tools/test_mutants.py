@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,14 +20,6 @@ if TYPE_CHECKING:
 EACH = 3
 """Of each kind; `make mutants` makes more than a hundred."""
 BOMB_MIB = 150
-
-
-@pytest.fixture(scope="module")
-def seed() -> int:
-    """A seed that the report of a failure names: `VOXELMILL_TEST_SEED` makes the same mutants again."""
-    chosen = int(os.environ.get("VOXELMILL_TEST_SEED", random.randrange(1 << 32)))
-    print(f"VOXELMILL_TEST_SEED={chosen}")
-    return chosen
 
 
 @pytest.mark.data

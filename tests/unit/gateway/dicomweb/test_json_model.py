@@ -35,7 +35,7 @@ VALUES = {
     "PatientID": ASCII | UNICODE,
     "OtherPatientNames": several(NAMES),
     "PatientComments": UNICODE | ASCII,
-    "ImageType": several(st.from_regex(r"[A-Z0-9_ ]{0,14}[A-Z]", fullmatch=True)),
+    "ImageType": several(st.from_regex(r"[A-Z0-9_][A-Z0-9_ ]{0,13}[A-Z]", fullmatch=True)),
     "StudyDate": st.dates().map(lambda day: f"{day:%Y%m%d}".zfill(8)),
     "PixelSpacing": several(st.decimals(-99999, 99999, allow_nan=False, places=3).map(str)),
     "SeriesNumber": st.integers(-(2**31), 2**31 - 1).map(str),
@@ -106,9 +106,12 @@ def test_quick_and_slow_ways_agree(dataset):
 
 
 def test_empty_values_numbers_and_names():
-    """Empty values are null, numbers are numbers, and what JSON cannot say stands as text (PS3.18 F.2.3, F.2.5)."""
+    """Empty values are null, numbers are numbers, and what JSON cannot say stands as text (PS3.18 F.2.3, F.2.5).
+
+    Spaces around a code string mean nothing (PS3.5 6.2).
+    """
     dataset = Dataset()
-    dataset.add_new(0x00080008, "CS", "ORIGINAL\\\\AXIAL")
+    dataset.add_new(0x00080008, "CS", "ORIGINAL\\\\ AXIAL ")
     dataset.add_new(0x00100010, "PN", "Yamada^Tarou=山田^太郎=")
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.add_new(0x00189087, "FD", [1.5, math.nan, math.inf])
