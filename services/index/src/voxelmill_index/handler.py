@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
 from voxelmill_index.audit import audit_record, stage_of
 from voxelmill_index.describing import Describe
+from voxelmill_index.objects import RECORDED_TOGETHER, record_objects
 from voxelmill_index.recording import job_columns, job_of, record_event
 from voxelmill_index.settling import decide
+from voxelmill_index.together import Together
 from voxelmill_index.trail import append
 from voxelmill_shared.catalog import StageOutcome
 from voxelmill_shared.catalog.tables import STAGES
@@ -28,13 +31,16 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from voxelmill_index.settling import SettleJob
-    from voxelmill_shared.events import Event
+    from voxelmill_shared.events import Envelope, Event
     from voxelmill_shared.storage.stores import Stores
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class IndexEvent:
     """Record one event, in whatever order events come, and bring its job to its end if this was the last one.
+
+    Events about single objects that are in hand at the same time are recorded in one transaction: there are as many as
+    there are objects, and a transaction of its own for each would cost more than all else that happens to an object.
 
     The envelope is the one that the runtime has bound to the message in hand. `notify` says that there is something
     in the outbox.
@@ -44,12 +50,19 @@ class IndexEvent:
     stores: Stores
     settle: SettleJob
     notify: Callable[[], None]
+    _together: Together[tuple[Envelope, Event]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._together = Together(partial(record_objects, self.engine))
 
     async def __call__(self, event: Event) -> Outcome:
         """Take one event."""
         envelope = cause.get()
         if envelope is None:
             raise LookupError("an event is indexed with its envelope: bind it to `cause`")
+        if isinstance(event, RECORDED_TOGETHER):
+            await self._together((envelope, event))
+            return Done()
         try:
             record = await self._stage_record(event)
             found = await Describe(self.stores)(event, record)

@@ -1,7 +1,7 @@
-"""What each event writes into the catalog. All of it happens in one transaction per event, the audit record included.
+"""What an event about a series or a job writes into the catalog, in one transaction with its audit record.
 
-Rows are taken in one order everywhere (study, series, job, stage, and last the head of the audit trail), so that
-replicas wait for each other and never block each other.
+Rows are taken in one order everywhere (study, series, instance, object, job, stage, and last the head of the audit
+trail), so that replicas wait for each other and never block each other.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from sqlalchemy import delete, insert, or_, select, update
 
 from voxelmill_index.audit import stage_of
 from voxelmill_index.described import put_derived, put_series_header
+from voxelmill_index.objects import object_failed, put_series
 from voxelmill_index.upserts import insert_once, put_newest
-from voxelmill_shared.catalog import JobStatus, ObjectStatus, StageOutcome
-from voxelmill_shared.catalog.tables import ARTEFACTS, INSTANCES, JOBS, OBJECTS, SERIES, STAGES, STUDIES
+from voxelmill_shared.catalog import JobStatus, StageOutcome
+from voxelmill_shared.catalog.tables import ARTEFACTS, JOBS, STAGES
 from voxelmill_shared.events import (
-    ObjectRejected,
-    ObjectValidated,
     SeriesSegmented,
     SeriesValidated,
-    Severity,
     Stage,
     StageDone,
     StageFailed,
     StageSkipped,
 )
-from voxelmill_shared.projects import project_of
 from voxelmill_shared.results import ResultKeys
 
 if TYPE_CHECKING:
@@ -82,15 +79,8 @@ async def record_event(
     if isinstance(event, StageDone) and record is None:
         return
     source = {"event_time": envelope.time, "event_id": str(envelope.id)}
-    match event:
-        case ObjectValidated():
-            await _object_validated(connection, source, event)
-        case ObjectRejected():
-            await _object_rejected(connection, source, event)
-        case StageFailed(stage=Stage.INGEST, object_address=address) if address:
-            await _object_failed(connection, source, event)
-        case _:
-            pass
+    if isinstance(event, StageFailed) and event.stage is Stage.INGEST and event.object_address:
+        await object_failed(connection, source, event)
     if keys := job_of(event):
         await _job(connection, source, event, keys, found.project)
         stands = await _stage(connection, source, event, keys, record)
@@ -101,90 +91,15 @@ async def record_event(
             await put_derived(connection, source, keys, event.study_instance_uid, found)
 
 
-async def _object_validated(connection: AsyncConnection, source: dict[str, Any], event: ObjectValidated) -> None:
-    if event.series_instance_uid:
-        project = project_of(event.object.key)
-        await _series(
-            connection, source, event.study_instance_uid, event.series_instance_uid, event.modality, project=project
-        )
-        await put_newest(
-            connection,
-            INSTANCES,
-            {
-                "series_instance_uid": event.series_instance_uid,
-                "sop_instance_uid": event.sop_instance_uid,
-                "sop_class_uid": event.sop_class_uid,
-                "transfer_syntax_uid": event.transfer_syntax_uid,
-                "instance_number": event.instance_number,
-                "rows": event.rows,
-                "columns": event.columns,
-                "frames": event.frames,
-                "object_address": event.object.address(),
-                "size": event.object.size,
-                **source,
-            },
-        )
-    row = _object_row(event) | source
-    row |= {"kind": event.kind.value, "members": event.members, "warnings": list(event.warnings)}
-    await put_newest(connection, OBJECTS, row | {"status": ObjectStatus.VALIDATED.value})
-
-
-async def _object_rejected(connection: AsyncConnection, source: dict[str, Any], event: ObjectRejected) -> None:
-    status = ObjectStatus.SKIPPED if event.severity is Severity.SKIP else ObjectStatus.REJECTED
-    row = _object_row(event) | source
-    row |= {"status": status.value, "reason": event.reason, "detail": event.detail}
-    await put_newest(connection, OBJECTS, row)
-
-
-async def _object_failed(connection: AsyncConnection, source: dict[str, Any], event: StageFailed) -> None:
-    row = _object_row(None) | source | {"address": event.object_address, "status": ObjectStatus.FAILED.value}
-    await put_newest(connection, OBJECTS, row | {"reason": event.error_class, "detail": event.reason})
-
-
-def _object_row(event: ObjectValidated | ObjectRejected | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"kind": "", "reason": "", "detail": "", "members": 0, "warnings": []}
-    if event is None:
-        uids = dict.fromkeys(("study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"), "")
-        return row | uids | {"etag": "", "size": 0, "version_id": None, "upload_id": None}
-    return row | {
-        "address": event.object.address(),
-        "etag": event.object.etag,
-        "size": event.object.size,
-        "version_id": event.object.version_id,
-        "study_instance_uid": event.study_instance_uid,
-        "series_instance_uid": event.series_instance_uid,
-        "sop_instance_uid": event.sop_instance_uid,
-        "modality": event.modality,
-        "upload_id": event.upload_id,
-    }
-
-
-async def _series(
-    connection: AsyncConnection,
-    source: dict[str, Any],
-    study: str,
-    series: str,
-    modality: str,
-    known_from: int = 0,
-    project: str = "",
-) -> None:
-    seen = {"first_seen": source["event_time"]}
-    if study:
-        await insert_once(connection, STUDIES, {"study_instance_uid": study, **seen}, "study_instance_uid")
-    row = {"series_instance_uid": series, "study_instance_uid": study, "modality": modality, "known_from": known_from}
-    row["project"] = project
-    # A whole revision knows better than a single object, and a modality is better than none.
-    order = ("known_from", "modality", "study_instance_uid", "project")
-    await put_newest(connection, SERIES, row | seen, order, kept=("first_seen",), filled=("project",))
-
-
 async def _job(
     connection: AsyncConnection, source: dict[str, Any], event: Event, keys: ResultKeys, project: str
 ) -> None:
     """Make sure of the job's row and lock it, so that of two stages that settle at once one sees the other."""
     study: str = getattr(event, "study_instance_uid", "")
     modality, known_from = (event.modality, event.revision) if isinstance(event, SeriesValidated) else ("", 0)
-    await _series(connection, source, study, keys.series_instance_uid, modality, known_from, project)
+    series: dict[str, Any] = {"series_instance_uid": keys.series_instance_uid, "study_instance_uid": study}
+    series |= {"modality": modality, "known_from": known_from, "project": project, "first_seen": source["event_time"]}
+    await put_series(connection, [series])
     row = {
         **job_columns(keys),
         "study_instance_uid": study,

@@ -1,4 +1,4 @@
-"""Appending to the audit trail: the next number, the hash over it all, and the new head, for one record at a time."""
+"""Appending to the audit trail: the next number, the hash over it all, and the new head."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from voxelmill_shared.catalog.tables import AUDIT, AUDIT_HEAD
 from voxelmill_shared.database import is_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Making a statement costs more than running it, so each is made once.
-_HEAD = select(
-    AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash, exists().where(AUDIT.c.event_id == bindparam("event_id")).label("known")
-)
+_HEAD = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).with_for_update()  # which SQLite, with its one writer, ignores
+_KNOWN = select(AUDIT.c.event_id).where(AUDIT.c.event_id.in_(bindparam("event_ids", expanding=True)))
 _APPEND = insert(AUDIT)
 _MOVE = update(AUDIT_HEAD)
 
@@ -60,14 +59,25 @@ async def append(connection: AsyncConnection, record: Mapping[str, Any]) -> bool
     Call it last in a transaction: from here to the commit no other replica can append, since a chain has one end. The
     replicas wait for each other at the head, and never hold anything that one of them needs to get on.
     """
+    if is_sqlite(connection):
+        return await append_all(connection, [record]) == 1
     row = clean(record)
-    if not is_sqlite(connection):
-        return (await connection.execute(_AT_ONCE, {**row, "content": content(row)})).first() is not None
-    head = (await connection.execute(_HEAD, {"event_id": row["event_id"]})).one()
-    if head.known:
-        return False
-    number = head.number + 1
-    link = {"number": number, "hash": record_hash(head.hash, number, row)}
-    await connection.execute(_APPEND, {**row, **link})
-    await connection.execute(_MOVE, link)
-    return True
+    return (await connection.execute(_AT_ONCE, {**row, "content": content(row)})).first() is not None
+
+
+async def append_all(connection: AsyncConnection, records: Sequence[Mapping[str, Any]]) -> int:
+    """Append several records, as `append` does one; return how many were appended."""
+    rows = {row["event_id"]: row for row in map(clean, records)}
+    head = (await connection.execute(_HEAD)).one()
+    known = set((await connection.execute(_KNOWN, {"event_ids": list(rows)})).scalars())
+    number, digest, links = head.number, head.hash, []
+    for event_id, row in rows.items():
+        if event_id not in known:
+            number += 1
+            digest = record_hash(digest, number, row)
+            links.append({"number": number, "hash": digest, **row})
+    if links:
+        await connection.execute(_APPEND, links)
+        # One by one: the head refuses to be moved otherwise.
+        await connection.execute(_MOVE, [{name: link[name] for name in ("number", "hash")} for link in links])
+    return len(links)

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from voxelmill_shared.database import is_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Executable, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,8 +22,16 @@ IN_TIME = ("event_time", "event_id")
 
 async def insert_once(connection: AsyncConnection, table: Table, row: Mapping[str, Any], *unique: str) -> bool:
     """Insert a row unless there is one with the same `unique` columns; tell whether it was inserted."""
-    statement = _insert_once(table, unique, for_sqlite=is_sqlite(connection))
+    statement = _insert_once(table, unique, told=True, for_sqlite=is_sqlite(connection))
     return (await connection.execute(statement, clean(row))).first() is not None
+
+
+async def insert_all_once(
+    connection: AsyncConnection, table: Table, rows: Iterable[Mapping[str, Any]], *unique: str
+) -> None:
+    """Insert rows unless there are some with the same `unique` columns, as `insert_once` does one."""
+    if cleaned := _in_order(rows, unique):
+        await connection.execute(_insert_once(table, unique, told=False, for_sqlite=is_sqlite(connection)), cleaned)
 
 
 async def put_newest(
@@ -40,17 +48,41 @@ async def put_newest(
     of the first, and the texts `filled` are never replaced by an empty one. Returns whether this row stands now and
     did not before.
     """
-    statement = _put_newest(table, tuple(row), order, kept, filled, for_sqlite=is_sqlite(connection))
+    statement = _put_newest(table, tuple(row), order, kept, filled, told=True, for_sqlite=is_sqlite(connection))
     return (await connection.execute(statement, clean(row))).first() is not None
+
+
+async def put_all_newest(
+    connection: AsyncConnection,
+    table: Table,
+    rows: Iterable[Mapping[str, Any]],
+    order: tuple[str, ...] = IN_TIME,
+    kept: tuple[str, ...] = (),
+    filled: tuple[str, ...] = (),
+) -> None:
+    """Put rows that have the same columns, each as `put_newest` does one."""
+    if cleaned := _in_order(rows, _keys(table)):
+        columns = tuple(cleaned[0])
+        statement = _put_newest(table, columns, order, kept, filled, told=False, for_sqlite=is_sqlite(connection))
+        await connection.execute(statement, cleaned)
+
+
+def _in_order(rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return rows as they can be kept, in the order of their keys: then writers of several wait, and never block."""
+    return sorted((clean(row) for row in rows), key=lambda row: tuple(row[name] for name in keys))
+
+
+def _keys(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.primary_key)
 
 
 # Making a statement costs more than running it, so each is made once.
 
 
 @cache
-def _insert_once(table: Table, unique: tuple[str, ...], *, for_sqlite: bool) -> Executable:
+def _insert_once(table: Table, unique: tuple[str, ...], *, told: bool, for_sqlite: bool) -> Executable:
     statement = _insert(table, for_sqlite=for_sqlite).on_conflict_do_nothing(index_elements=unique)
-    return statement.returning(table.c[unique[0]])
+    return statement.returning(table.c[unique[0]]) if told else statement
 
 
 @cache
@@ -61,10 +93,11 @@ def _put_newest(
     kept: tuple[str, ...],
     filled: tuple[str, ...],
     *,
+    told: bool,
     for_sqlite: bool,
 ) -> Executable:
     insert = _insert(table, for_sqlite=for_sqlite)
-    keys = [column.name for column in table.primary_key]
+    keys = _keys(table)
     values: dict[str, ColumnElement[Any]] = {
         name: insert.excluded[name] for name in columns if name not in (*keys, *kept)
     }
@@ -75,7 +108,7 @@ def _put_newest(
         set_=values,
         where=_greater([(insert.excluded[name], table.c[name]) for name in order]),
     )
-    return statement.returning(table.c[keys[0]])
+    return statement.returning(table.c[keys[0]]) if told else statement
 
 
 def _insert(table: Table, *, for_sqlite: bool) -> sqlite.Insert | postgresql.Insert:
