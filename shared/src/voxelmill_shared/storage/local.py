@@ -141,7 +141,7 @@ class LocalStore:
             self._root / TEMPORARY / name,
             lambda: self._target(key),
             self._temporary_folder,
-            self._etags.remember,
+            self._etags,
         )
 
     async def delete(self, key: str) -> None:
@@ -239,6 +239,7 @@ class LocalStore:
                         file.write(chunk)
                     file.flush()
                     os.fsync(file.fileno())
+                    self._etags.note(file.fileno(), md5.digest())
                     move(temporary, target)
                     self._etags.remember(target, os.fstat(file.fileno()), md5.digest())
             except BaseException:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from voxelmill_shared.storage.etags import EtagCache
+
 
 class PartialBusyError(VoxelmillError):
     """Somebody else is writing this object."""
@@ -54,15 +56,15 @@ class PartialFile:
         Finds its place, and refuses unsafe keys. Blocks.
     prepare
         Makes the folder of `path`. Blocks.
-    remember
-        Is told place, open file and MD5 of an object that has got into its place.
+    etags
+        Is told the MD5 of an object that has got into its place.
     """
 
     key: str
     path: Path
     target: Callable[[], Path]
     prepare: Callable[[], object]
-    remember: Callable[[Path, os.stat_result, bytes], None]
+    etags: EtagCache
 
     async def received(self) -> int:
         """Return how many bytes have come; 0 also if none ever did, or if it is whole."""
@@ -191,10 +193,12 @@ class PartialWriter:
             os.fsync(self._handle)
             if not self.partial.is_there(self._handle):
                 raise PartialBusyError(self.partial.key)
+            if self.md5 is not None:
+                self.partial.etags.note(self._handle, self.md5.digest())
             move(self.partial.path, target)
             self._is_finished = True
         if self.md5 is not None:
-            self.partial.remember(target, os.fstat(self._handle), self.md5.digest())
+            self.partial.etags.remember(target, os.fstat(self._handle), self.md5.digest())
 
 
 async def _to_its_end(function: Callable[[], None]) -> None:
