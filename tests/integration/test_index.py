@@ -164,6 +164,40 @@ async def test_any_order_and_any_repetition_give_the_same_catalog(index: Index, 
     await asyncio.to_thread(shuffled)
 
 
+async def test_many_objects_at_a_time_leave_what_one_after_the_other_does(
+    index: Index, other: Index, series: Series
+) -> None:
+    """Two replicas with dozens of events in hand each, among them the same, in opposite orders: none is in the way."""
+    series.revision = 40
+    events = series.objects()
+    await take_all(index, events)
+    expected = await index.contents(series.uid)
+    several = Series(index.store, next(UIDS), 40), Series(index.store, next(UIDS), 40)
+    ahead = [event for pair in zip(*(one.objects() for one in several), strict=True) for event in pair]
+    outcomes = await asyncio.gather(*map(index.take, ahead), *map(other.take, reversed(ahead)))
+    assert set(outcomes) == {Done()}
+    for one in several:
+        assert await index.contents(one.uid) == expected
+    async with reading(index.engine) as connection:
+        recorded = await catalog.audit(connection, limit=1000)
+    assert len(recorded) == 3 * len(events)
+
+
+async def test_an_event_that_cannot_be_recorded_holds_up_no_other(index: Index, series: Series) -> None:
+    """What the database refuses fails, and what is in hand with it is recorded."""
+    await take_all(index, Series(index.store, next(UIDS)).objects())
+    async with transaction(index.engine) as connection:
+        await connection.execute(
+            text("CREATE UNIQUE INDEX one_scout ON catalog_objects (reason) WHERE reason = 'localizer'")
+        )
+    *good, bad = series.objects()
+    found = await asyncio.gather(*map(index.take, (bad, *good)), return_exceptions=True)
+    assert isinstance(found[0], DBAPIError)
+    assert found[1:] == [Done()] * len(good)
+    async with reading(index.engine) as connection:
+        assert len(await catalog.audit(connection)) == 3 + len(good)
+
+
 async def test_a_skipped_segmentation_skips_the_mesh_and_the_job_is_complete(index: Index, series: Series) -> None:
     """Nobody tells of the mesh, because nothing came to it: the reason is that of the stage before."""
     await take_all(index, [await series.validated(), await series.done(Stage.THUMBNAIL), series.skipped(Stage.SEGMENT)])
