@@ -13,7 +13,6 @@ from voxelmill_index.describing import Describe
 from voxelmill_index.objects import RECORDED_TOGETHER, record_objects
 from voxelmill_index.recording import job_columns, job_of, record_event
 from voxelmill_index.settling import decide
-from voxelmill_index.together import Together
 from voxelmill_index.trail import append
 from voxelmill_shared.catalog import StageOutcome
 from voxelmill_shared.catalog.tables import STAGES
@@ -23,6 +22,7 @@ from voxelmill_shared.events import StageDone, cause
 from voxelmill_shared.outcome import Done, Outcome, Retry
 from voxelmill_shared.results import ResultKeys, StageRecord
 from voxelmill_shared.stage import read_document
+from voxelmill_shared.together import Together
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from voxelmill_shared.storage.stores import Stores
 
 
+MOST_AT_ONCE = 64
+"""Events in one transaction."""
+
+
 @dataclass(slots=True)
 class IndexEvent:
     """Record one event, in whatever order events come, and bring its job to its end if this was the last one.
@@ -43,17 +47,21 @@ class IndexEvent:
     there are objects, and a transaction of its own for each would cost more than all else that happens to an object.
 
     The envelope is the one that the runtime has bound to the message in hand. `notify` says that there is something
-    in the outbox.
+    in the outbox; `pace` and `enough` say how events gather (see `Together`).
     """
 
     engine: AsyncEngine
     stores: Stores
     settle: SettleJob
     notify: Callable[[], None]
-    _together: Together[tuple[Envelope, Event]] = field(init=False)
+    pace: float = 0.0
+    enough: int = 1
+    _together: Together[tuple[Envelope, Event], None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._together = Together(partial(record_objects, self.engine))
+        self._together = Together(
+            partial(record_objects, self.engine), MOST_AT_ONCE, pace=self.pace, enough=self.enough
+        )
 
     async def __call__(self, event: Event) -> Outcome:
         """Take one event."""

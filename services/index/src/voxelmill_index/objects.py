@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from voxelmill_index.audit import audit_record
 from voxelmill_index.trail import append_all
 from voxelmill_index.upserts import insert_all_once, put_all_newest, put_newest
@@ -28,8 +30,26 @@ RECORDED_TOGETHER = (ObjectValidated, ObjectRejected, AccessRecorded)
 """Events that bring no job forward."""
 
 
-async def record_objects(engine: AsyncEngine, taken: Sequence[tuple[Envelope, Event]]) -> None:
-    """Record events of the kinds `RECORDED_TOGETHER` in one transaction, their audit records included."""
+async def record_objects(engine: AsyncEngine, taken: Sequence[tuple[Envelope, Event]]) -> Sequence[Exception | None]:
+    """Record events of the kinds `RECORDED_TOGETHER` in one transaction, their audit records included.
+
+    If the database refuses one of the rows, each event gets a transaction of its own. Returns the error of each.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        If the database does not answer: nothing was recorded.
+    """
+    try:
+        await _record(engine, taken)
+    except (SQLAlchemyError, ValueError, OverflowError) as error:  # the last one is SQLite's, of a large number
+        if len(taken) == 1:
+            return [error]
+        return [answer for one in taken for answer in await record_objects(engine, [one])]
+    return [None] * len(taken)
+
+
+async def _record(engine: AsyncEngine, taken: Sequence[tuple[Envelope, Event]]) -> None:
     series: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 PROGRESS_PREFETCH = 8
+PACE_SECONDS = 0.05
+"""From one transaction about objects to the next while they only trickle in, as ingest writes them down."""
 
 
 def build(parts: Parts, settings: IndexSettings) -> Service:
@@ -37,7 +39,12 @@ def build(parts: Parts, settings: IndexSettings) -> Service:
     relay = OutboxRelay(engine, OUTBOX, parts.transport)
     results = parts.stores.results
     handler = IndexEvent(
-        engine=engine, stores=parts.stores, settle=SettleJob(engine, results, OUTBOX), notify=relay.notify
+        engine=engine,
+        stores=parts.stores,
+        settle=SettleJob(engine, results, OUTBOX),
+        notify=relay.notify,
+        pace=PACE_SECONDS,
+        enough=max(settings.index_prefetch // 2, 1),
     )
     consumed: tuple[type[Event], ...] = (*STAGE_OF, *SETTLED_AS, StageSkipped, StageFailed, AccessRecorded)
     return Service(

@@ -20,10 +20,10 @@ from voxelmill_ingest.books import Books, NewSeries
 from voxelmill_ingest.findings import Instance
 from voxelmill_ingest.settlement import ConflictError, ObjectChangedError, Rival, Settlement
 from voxelmill_ingest.tables import outbox
-from voxelmill_ingest.together import Together
 from voxelmill_shared.database import transaction
 from voxelmill_shared.outbox import add
 from voxelmill_shared.projects import project_of
+from voxelmill_shared.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

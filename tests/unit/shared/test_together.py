@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from voxelmill_ingest.together import Together
+from voxelmill_shared.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
