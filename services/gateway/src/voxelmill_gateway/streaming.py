@@ -6,11 +6,12 @@ import asyncio
 import os
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 from starlette.responses import StreamingResponse
 
+from voxelmill_gateway.sending import FILES, Files
 from voxelmill_shared.errors import ObjectChangedError, VoxelmillError
 from voxelmill_shared.privacy import describe
 from voxelmill_shared.storage.s3 import S3Store
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from typing import BinaryIO
 
-    from starlette.types import Send
+    from starlette.types import Receive, Scope, Send
 
     from voxelmill_shared.storage.base import ObjectStore
 
 log = structlog.get_logger("voxelmill")
 
+Piece = TypeVar("Piece", bound=bytes | Files)
 PIECE: Final = 1 << 20
 """How many bytes are in hand for one answer at a time."""
 
@@ -34,24 +36,37 @@ class Stream(StreamingResponse):
 
     When the client goes away, whatever makes the bytes is ended before anything else happens. When they cannot be made
     to the end, the connection is cut: a client must not take a part for the whole. That is one line in the log.
+
+    Files are sent by the server, where it can.
     """
 
     def __init__(
         self,
-        pieces: AsyncGenerator[bytes, None],
+        pieces: AsyncGenerator[bytes | Files, None],
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
     ) -> None:
-        super().__init__(pieces, status_code, headers, media_type)
+        super().__init__((), status_code, headers, media_type)
         self._pieces = pieces
+        self._files_are_sent = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        self._files_are_sent = FILES in scope.get("extensions", {})
+        await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send the answer."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if isinstance(piece, bytes):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                elif self._files_are_sent:
+                    await send({"type": FILES, "files": piece})
+                else:
+                    await _send_read(send, piece)
                 # Sending to nobody never waits: without this, bytes that are there at once would keep us from hearing
                 # that the client has gone.
                 await asyncio.sleep(0)
@@ -61,6 +76,17 @@ class Stream(StreamingResponse):
         finally:
             # Who has gone may be noticed again while this waits: then the end goes on without us.
             await asyncio.shield(asyncio.ensure_future(self._pieces.aclose()))
+
+
+async def _send_read(send: Send, files: Files) -> None:
+    """Send files through a server that does not do it itself."""
+
+    def following() -> bytes:
+        piece = next(files.pieces, b"")
+        return piece if isinstance(piece, bytes) else piece.read()
+
+    while body := await asyncio.to_thread(following):
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def pieces_of(
@@ -112,13 +138,14 @@ def _seek(file: BinaryIO, key: str, start: int, length: int | None, size: int | 
     return left if length is None else min(length, left)
 
 
-async def begun(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def begun(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
     """Wait for the first piece, so that what is wrong from the beginning is answered as an error; give them all."""
-    first = await anext(pieces, b"")
+    first = await anext(pieces, None)
 
-    async def joined() -> AsyncGenerator[bytes, None]:
+    async def joined() -> AsyncGenerator[Piece, None]:
         async with aclosing(pieces):
-            yield first
+            if first is not None:
+                yield first
             async for piece in pieces:
                 yield piece
 

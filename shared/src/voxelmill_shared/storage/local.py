@@ -23,6 +23,7 @@ from voxelmill_shared.privacy import note_key
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
 from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
+from voxelmill_shared.storage.extent import Extent
 from voxelmill_shared.storage.keys import check_key, check_prefix, printable
 from voxelmill_shared.storage.local_partial import PartialFile
 
@@ -207,6 +208,15 @@ class LocalStore:
         finally:
             os.close(handle)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def extent(self, key: str, *, etag: str | None = None) -> Extent:
+        """Open an object, to be sent without copies. Errors as `read`."""
+        handle, path = self._open(key)
+        extent = Extent(handle, 0, os.fstat(handle).st_size)
+        with reading(key):
+            if etag is not None and self._etags.of(handle, path)[0] != etag:
+                raise ObjectChangedError(key)
+        return extent
 
     def _fetch(self, key: str, etag: str | None = None) -> Path:
         handle, path = self._open(key)

@@ -1,7 +1,7 @@
 """The bytes of instances on their way to a client: as they are stored, or decoded first.
 
-What is stored is read in pieces, the next ones while the first is being sent, and no piece is copied on its way: the
-store gives bytes, and they go to the connection as they are.
+Files of a local store are sent by the system (`sending`). What another store gives is read in pieces, the next ones
+while the first is being sent, and they go to the connection as they are.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Final
 from voxelmill_gateway.dicomweb.ahead import ahead
 from voxelmill_gateway.dicomweb.headers import unreadable
 from voxelmill_gateway.dicomweb.negotiation import DICOM, MULTIPART, typed
+from voxelmill_gateway.sending import Files
 from voxelmill_gateway.task import Transcode
+from voxelmill_shared.storage.local import LocalStore
 from voxelmill_shared.work import UnsupportedSeriesError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
     from pathlib import Path
 
     from voxelmill_gateway.dicomweb.instances import Instance
     from voxelmill_gateway.gateway import Gateway
+    from voxelmill_shared.storage.extent import Extent
 
 PIECE: Final = 4 << 20
 """The most bytes that are read at a time."""
@@ -81,8 +84,11 @@ def ranges_of(start: int, length: int) -> Iterator[tuple[int, int]]:
         yield first, min(PIECE, start + length - first)
 
 
-async def stored_bytes(gate: Gateway, instance: Instance) -> AsyncGenerator[bytes, None]:
+async def stored_bytes(gate: Gateway, instance: Instance) -> AsyncGenerator[bytes | Files, None]:
     """Give an instance as it is stored."""
+    if (files := await _files(gate, [(b"", instance)])) is not None:
+        yield files
+        return
     calls = [
         (length, partial(instance.read, gate.stores, start, length)) for start, length in ranges_of(0, instance.size)
     ]
@@ -91,40 +97,60 @@ async def stored_bytes(gate: Gateway, instance: Instance) -> AsyncGenerator[byte
             yield piece
 
 
-def stored_length(body: Multipart, parts: Sequence[Part], service: str) -> int:
-    """Return how long the body of parts will be whose bytes are those of the store."""
-    heads = sum(len(_head(body, part, part.instance.size, service)) for part in parts)
-    return heads + sum(part.instance.size + len(END) for part in parts) + len(body.closing)
+async def _files(gate: Gateway, parts: Sequence[tuple[bytes, Instance]]) -> Files | None:
+    """Return objects, each with what stands before it, as files; none unless all of them are. The first is opened."""
+    found = [(one, store) for _, one in parts if isinstance(store := one.store(gate.stores), LocalStore)]
+    if not found or len(found) < len(parts):
+        return None
+    first = await asyncio.to_thread(found[0][0].open, found[0][1])
+
+    def pieces() -> Iterator[bytes | Extent]:
+        opened: Extent | None = first
+        for (before, _), (instance, store) in zip(parts, found, strict=True):
+            if before:
+                yield before
+            yield opened or instance.open(store)
+            opened = None
+
+    return Files(sum(len(before) + one.size for before, one in parts), pieces())
+
+
+def stored_heads(body: Multipart, parts: Sequence[Part], service: str) -> list[bytes]:
+    """Return what stands before each of the parts whose bytes are those of the store, and behind the last."""
+    heads = [_head(body, part, part.instance.size, service) for part in parts]
+    return [*(END + head if number else head for number, head in enumerate(heads)), END + body.closing]
 
 
 async def stored_parts(
-    gate: Gateway, body: Multipart, parts: Sequence[Part], service: str
-) -> AsyncGenerator[bytes, None]:
+    gate: Gateway, heads: Sequence[bytes], parts: Sequence[Part]
+) -> AsyncGenerator[bytes | Files, None]:
     """Give the body of parts whose bytes are those of the store: several objects are read ahead."""
+    *before_each, last = heads
+    in_order = list(zip(before_each, (part.instance for part in parts), strict=True))
+    if (files := await _files(gate, in_order)) is not None:
+        yield files
+        yield last
+        return
 
-    async def read(before: bytes, part: Part, start: int, length: int) -> tuple[bytes, bytes]:
-        return before, await part.instance.read(gate.stores, start, length)
+    async def read(before: bytes, instance: Instance, start: int, length: int) -> tuple[bytes, bytes]:
+        return before, await instance.read(gate.stores, start, length)
 
-    def calls() -> Iterator[tuple[int, Callable[[], Awaitable[tuple[bytes, bytes]]]]]:
-        before = b""
-        for part in parts:
-            before += _head(body, part, part.instance.size, service)
-            for start, length in ranges_of(0, part.instance.size):
-                yield length, partial(read, before, part, start, length)
-                before = b""
-            before += END
-
-    async with aclosing(ahead(calls(), most=READS_AHEAD, weight=BYTES_AHEAD)) as pieces:
+    calls = (
+        (length, partial(read, b"" if start else before, instance, start, length))
+        for before, instance in in_order
+        for start, length in ranges_of(0, instance.size)
+    )
+    async with aclosing(ahead(calls, most=READS_AHEAD, weight=BYTES_AHEAD)) as pieces:
         async for before, piece in pieces:
             if before:
                 yield before
             yield piece
-    yield END + body.closing
+    yield last
 
 
 async def decoded_parts(
     gate: Gateway, body: Multipart, parts: Sequence[Part], service: str
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | Files, None]:
     """Give the body of parts some of which are decoded first, a few ahead of the one that is sent."""
     with ExitStack() as stack:
         folder = stack.enter_context(gate.scratch.folder("dicomweb"))
@@ -140,6 +166,7 @@ async def decoded_parts(
                 number += 1
                 size = part.instance.size if path is None else path.stat().st_size
                 yield _head(body, part, size, service)
+                source: AsyncGenerator[bytes | Files, None]
                 source = stored_bytes(gate, part.instance) if path is None else file_bytes(path)
                 async with aclosing(source) as pieces:
                     async for piece in pieces:

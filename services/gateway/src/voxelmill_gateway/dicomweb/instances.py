@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from voxelmill_shared.errors import ObjectChangedError, ObjectMissingError
 from voxelmill_shared.events import ObjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import Row
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from voxelmill_gateway.gateway import Gateway
     from voxelmill_shared.catalog.scope import Scope
     from voxelmill_shared.storage.base import ObjectStore
+    from voxelmill_shared.storage.extent import Extent
+    from voxelmill_shared.storage.local import LocalStore
     from voxelmill_shared.storage.stores import Stores
 
 MOST: Final = 100_000
@@ -100,15 +103,25 @@ class Instance:
         Problem
             410 or 409 if the object is gone, or another one by now.
         """
-        try:
+        with self._there():
             piece = await self.store(stores).read(self.key, start, length, etag=self.etag)
-        except ObjectMissingError:
-            raise self.gone() from None
-        except ObjectChangedError:
-            raise self.replaced() from None
         if len(piece) != length:
             raise self.replaced()
         return piece
+
+    def open(self, store: LocalStore) -> Extent:
+        """Open the object. Blocks.
+
+        Raises
+        ------
+        Problem
+            As `read`.
+        """
+        with self._there():
+            extent = store.extent(self.key, etag=self.etag)
+        if extent.length != self.size:
+            raise self.replaced()
+        return extent
 
     async def fetch(self, stores: Stores, folder: Path) -> Path:
         """Bring the object onto the local disk.
@@ -118,8 +131,13 @@ class Instance:
         Problem
             As `read`.
         """
-        try:
+        with self._there():
             return await self.store(stores).fetch(self.key, folder, etag=self.etag)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        try:
+            yield
         except ObjectMissingError:
             raise self.gone() from None
         except ObjectChangedError:

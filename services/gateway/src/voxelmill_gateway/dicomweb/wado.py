@@ -28,7 +28,7 @@ from voxelmill_gateway.dicomweb.content import (
     decoded_bytes,
     decoded_parts,
     stored_bytes,
-    stored_length,
+    stored_heads,
     stored_parts,
 )
 from voxelmill_gateway.dicomweb.instances import contents, find
@@ -119,8 +119,9 @@ async def _objects(request: Request, gate: Gateway, found: Sequence[Instance]) -
         return await _single(gate, parts[0], headers)
     body, service = Multipart(), service_of(request)
     if all(part.stored for part in parts):
-        headers["Content-Length"] = str(stored_length(body, parts, service))
-        pieces = stored_parts(gate, body, parts, service)
+        heads = stored_heads(body, parts, service)
+        headers["Content-Length"] = str(sum(map(len, heads)) + sum(part.instance.size for part in parts))
+        pieces = stored_parts(gate, heads, parts)
     else:
         pieces = decoded_parts(gate, body, parts, service)
     return Stream(await begun(pieces), headers=headers, media_type=body.media_type(DICOM))

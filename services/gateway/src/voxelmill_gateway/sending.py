@@ -1,0 +1,168 @@
+"""Sending files from the disk to a connection by the system itself: no byte of them passes through this process.
+
+A thread opens and sends one file after the other. It takes no longer than a moment at a time, so that clients who read
+slowly, or many at once, keep no threads from others; between two moments the event loop waits for the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from voxelmill_shared.errors import VoxelmillError
+from voxelmill_shared.storage.extent import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILES: Final = "voxelmill.response.files"
+"""The ASGI message: `files`, a `Files`. A server that takes it names it among the extensions of the scope."""
+MOMENT_SECONDS: Final = 0.02
+"""How long a thread works at a time."""
+_PAUSE_MILLISECONDS: Final = 2
+"""How long it waits for a connection that takes no more before it leaves that to the event loop."""
+_LOOK_SECONDS: Final = 1.0
+"""How often the event loop looks whether a client is still there that takes nothing."""
+
+
+class CutShortError(VoxelmillError):
+    """A file ended before all of it was sent that was promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What stands in a body in a row: bytes and parts of files.
+
+    Attributes
+    ----------
+    length
+        How many bytes they are together.
+    pieces
+        Gives them; it may block, and raise errors.
+    """
+
+    length: int
+    pieces: Iterator[bytes | Extent]
+
+    def between(self, before: bytes, behind: bytes) -> Files:
+        """Return them with something before and behind them."""
+        if not before and not behind:
+            return self
+        return Files(len(before) + self.length + len(behind), chain([before], self.pieces, [behind]))
+
+
+class Sender:
+    """Sends files over a connection that does not block.
+
+    Parameters
+    ----------
+    connection
+        The socket's own handle. Nobody else may write to it meanwhile.
+    files
+        What to send.
+    has_gone
+        Whether the client has gone.
+    """
+
+    def __init__(self, connection: int, files: Files, has_gone: Callable[[], bool]) -> None:
+        self._connection = socket.socket(fileno=os.dup(connection))
+        self._poll = select.poll()
+        self._poll.register(self._connection, select.POLLOUT)
+        self._pieces = files.pieces
+        self._left = files.length
+        self._has_gone = has_gone
+        self._is_over = False
+        self._now: memoryview | Extent | None = None
+
+    async def send(self) -> None:
+        """Send all.
+
+        Raises
+        ------
+        CutShortError
+            If what is there is not as long as was said.
+        ConnectionError
+            If the client has gone.
+        VoxelmillError
+            What `pieces` raises.
+        """
+        try:
+            while not await self._moment():
+                await self._until_writable()
+        finally:
+            self._connection.close()
+            if isinstance(self._now, Extent):
+                self._now.close()
+
+    async def _moment(self) -> bool:
+        """Work for a moment in a thread; wait for it also if the task is cancelled, since it uses the connection."""
+        working = asyncio.ensure_future(asyncio.to_thread(self._work))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            self._is_over = True
+            await asyncio.wait({working})
+            working.exception()
+            raise
+
+    async def _until_writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable = asyncio.Event()
+        loop.add_writer(self._connection, writable.set)
+        try:
+            while not writable.is_set() and not self._has_gone():
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await writable.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            loop.remove_writer(self._connection)
+
+    # Below this line everything blocks, and runs in a thread.
+
+    def _work(self) -> bool:
+        """Send for a moment; return whether all is sent."""
+        until = time.monotonic() + MOMENT_SECONDS
+        while self._now is not None or self._take():
+            if self._is_over or self._has_gone():
+                raise ConnectionAbortedError("the client has gone")
+            try:
+                self._send_some()
+            except BlockingIOError:
+                if not self._poll.poll(_PAUSE_MILLISECONDS):
+                    return False
+            if time.monotonic() > until:
+                return False
+        return True
+
+    def _take(self) -> bool:
+        piece = next(self._pieces, None)
+        if piece is None:
+            if self._left:
+                raise CutShortError(f"{self._left} bytes are missing of what was to be sent")
+            return False
+        self._now = memoryview(piece) if isinstance(piece, bytes) else piece
+        return True
+
+    def _send_some(self) -> None:
+        now = self._now
+        if isinstance(now, memoryview):
+            sent = self._connection.send(now, socket.MSG_MORE)  # a part's head goes with its bytes
+            self._now = now[sent:] if sent < len(now) else None
+        elif now is not None:
+            sent = os.sendfile(self._connection.fileno(), now.file.fileno(), now.start, min(now.length, self._left))
+            if not sent:
+                raise CutShortError(f"a file ended {now.length} bytes too early, or is longer than was said")
+            now.start += sent
+            now.length -= sent
+            if not now.length:
+                now.close()
+                self._now = None
+        self._left -= sent
