@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
-from integration.gateway_kit import eventually
+from unit.gateway.serving import serving
 from voxelmill_gateway.streaming import Stream
-
-
-@asynccontextmanager
-async def serving(app):
-    """Serve any application on loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    task = asyncio.create_task(server.serve())
-    await eventually(lambda: started(server))
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await task
-
-
-async def started(server):
-    return server.started
 
 
 async def test_a_client_that_goes_away_ends_what_makes_the_bytes():

@@ -32,7 +32,7 @@ _LOOK_SECONDS: Final = 1.0
 
 
 class CutShortError(VoxelmillError):
-    """A file ended before all of it was sent that was promised."""
+    """What is there is not as long as was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,25 @@ class Sender:
                 await self._until_writable()
         finally:
             self._connection.close()
-            if isinstance(self._now, Extent):
-                self._now.close()
+            self._let_go()
 
     async def _moment(self) -> bool:
-        """Work for a moment in a thread; wait for it also if the task is cancelled, since it uses the connection."""
+        """Work for a moment in a thread.
+
+        It is waited for also if the task is cancelled, however often: its handles must not be somebody else's by then.
+        """
         working = asyncio.ensure_future(asyncio.to_thread(self._work))
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            self._is_over = True
-            await asyncio.wait({working})
-            working.exception()
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while not working.done():
+            try:
+                await asyncio.wait({working})
+            except asyncio.CancelledError as error:
+                self._is_over = True
+                cancelled = error
+        if cancelled is not None:
+            working.exception()  # looked at: the cancellation is what the task ends with
+            raise cancelled
+        return working.result()
 
     async def _until_writable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,13 +149,18 @@ class Sender:
         return True
 
     def _take(self) -> bool:
-        piece = next(self._pieces, None)
-        if piece is None:
-            if self._left:
-                raise CutShortError(f"{self._left} bytes are missing of what was to be sent")
-            return False
-        self._now = memoryview(piece) if isinstance(piece, bytes) else piece
-        return True
+        """Take up the next piece; return whether there is one."""
+        for piece in self._pieces:
+            length = piece.length if isinstance(piece, Extent) else len(piece)
+            self._now = piece if isinstance(piece, Extent) else memoryview(piece)
+            if length > self._left:
+                raise CutShortError(f"{length - self._left} bytes more are there than was said")
+            if length:
+                return True
+            self._let_go()
+        if self._left:
+            raise CutShortError(f"{self._left} bytes are missing of what was to be sent")
+        return False
 
     def _send_some(self) -> None:
         now = self._now
@@ -157,12 +168,17 @@ class Sender:
             sent = self._connection.send(now, socket.MSG_MORE)  # a part's head goes with its bytes
             self._now = now[sent:] if sent < len(now) else None
         elif now is not None:
-            sent = os.sendfile(self._connection.fileno(), now.file.fileno(), now.start, min(now.length, self._left))
+            sent = os.sendfile(self._connection.fileno(), now.file.fileno(), now.start, now.length)
             if not sent:
-                raise CutShortError(f"a file ended {now.length} bytes too early, or is longer than was said")
+                raise CutShortError(f"a file ended {now.length} bytes too early")
             now.start += sent
             now.length -= sent
             if not now.length:
-                now.close()
-                self._now = None
+                self._let_go()
         self._left -= sent
+
+    def _let_go(self) -> None:
+        """Have done with a piece."""
+        if isinstance(self._now, Extent):
+            self._now.close()
+        self._now = None

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 from starlette.responses import StreamingResponse
 
+from voxelmill_gateway.problems import Problem
 from voxelmill_gateway.sending import FILES, Files
 from voxelmill_shared.errors import ObjectChangedError, VoxelmillError
 from voxelmill_shared.privacy import describe
+from voxelmill_shared.storage.extent import Extent
 from voxelmill_shared.storage.s3 import S3Store
 
 if TYPE_CHECKING:
@@ -71,8 +73,9 @@ class Stream(StreamingResponse):
                 # that the client has gone.
                 await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except VoxelmillError as error:
-            log.warning("answer.cut", error=type(error).__name__, reason=describe(error))
+        except (VoxelmillError, Problem) as error:
+            reason = str(error) if isinstance(error, Problem) else describe(error)
+            log.warning("answer.cut", error=type(error).__name__, reason=reason)
         finally:
             # Who has gone may be noticed again while this waits: then the end goes on without us.
             await asyncio.shield(asyncio.ensure_future(self._pieces.aclose()))
@@ -81,11 +84,11 @@ class Stream(StreamingResponse):
 async def _send_read(send: Send, files: Files) -> None:
     """Send files through a server that does not do it itself."""
 
-    def following() -> bytes:
-        piece = next(files.pieces, b"")
-        return piece if isinstance(piece, bytes) else piece.read()
+    def following() -> bytes | None:
+        piece = next(files.pieces, None)
+        return piece.read() if isinstance(piece, Extent) else piece
 
-    while body := await asyncio.to_thread(following):
+    while (body := await asyncio.to_thread(following)) is not None:
         await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
