@@ -22,6 +22,23 @@ from voxelmill_shared.events import Envelope, open_envelope
 DICOM = 'multipart/related; type="application/dicom"'
 
 
+from_both = pytest.mark.parametrize("inbox", ["folder", pytest.param("bucket", marks=pytest.mark.s3)], indirect=True)
+"""What lies in a folder is sent by the system, what lies in a bucket is read and passed on."""
+
+
+@pytest.fixture
+def inbox(request):
+    """Where instances lie."""
+    return getattr(request, "param", "folder")
+
+
+@pytest.fixture
+def settings(request, settings, inbox):
+    if inbox == "folder":
+        return settings
+    return settings.model_copy(update={"inbox_url": f"s3://{request.getfixturevalue('bucket')}"})
+
+
 @pytest.fixture
 async def http(address):
     async with httpx.AsyncClient(base_url=f"{address}/dicomweb", timeout=30) as client:
@@ -52,6 +69,7 @@ def rle(dataset):
     return dataset
 
 
+@from_both
 async def test_stored_bytes_come_unchanged_and_with_their_length(gateway, http):
     """What is stored in a syntax that is accepted comes byte for byte, and the length of the whole answer is told."""
     body = encoded(ct())
@@ -70,6 +88,7 @@ async def test_stored_bytes_come_unchanged_and_with_their_length(gateway, http):
     assert alone.headers["content-type"].startswith("application/dicom")
 
 
+@from_both
 async def test_an_object_of_several_pieces_comes_whole(gateway, http, monkeypatch):
     """An object that is read in many pieces is put together in their order."""
     monkeypatch.setattr("voxelmill_gateway.dicomweb.content.PIECE", 1000)
@@ -79,6 +98,7 @@ async def test_an_object_of_several_pieces_comes_whole(gateway, http, monkeypatc
     assert got == body
 
 
+@from_both
 async def test_other_syntaxes_are_decoded_unless_they_are_asked_for(gateway, http):
     """Without a transfer syntax an object comes in Explicit VR Little Endian with the same pixels (PS3.18 8.7.3.4)."""
     implicit = ct(RescaleIntercept=-1000)
@@ -121,6 +141,7 @@ async def test_what_cannot_be_given_in_an_accepted_form_is_refused(gateway, http
         assert response.headers["content-type"] == "application/problem+json"
 
 
+@from_both
 async def test_only_what_was_catalogued_is_served(gateway, http):
     """An object that was deleted is gone, one that was replaced is a conflict, and its new content never comes."""
     uids = await catalogue(gateway, ct(), "a.dcm")
@@ -139,6 +160,7 @@ async def test_only_what_was_catalogued_is_served(gateway, http):
     assert unknown.status_code == 404
 
 
+@from_both
 async def test_a_stream_that_fails_midway_is_cut(gateway, http, caplog):
     """When a later instance of a series is gone, the answer breaks off: a part is never taken for the whole.
 
