@@ -27,6 +27,10 @@ class StoreUnavailableError(TransientError):
     error_class = "store-unavailable"
 
 
+class StoreFullError(StoreUnavailableError):
+    """The object store has no room, or allows no more."""
+
+
 class BrokerUnavailableError(TransientError):
     """The broker did not answer or closed the connection."""
 

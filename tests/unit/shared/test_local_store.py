@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from voxelmill_shared.errors import ObjectMissingError, ObjectUnreadableError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import (
+    ObjectMissingError,
+    ObjectUnreadableError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnsafeKeyError,
+)
 from voxelmill_shared.storage.local import TEMPORARY, LocalStore
 
 if TYPE_CHECKING:
@@ -248,7 +254,7 @@ async def test_full_disk_is_unavailable_and_leaves_nothing(store: LocalStore, ro
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
-        with pytest.raises(StoreUnavailableError, match="a: "):
+        with pytest.raises(StoreFullError, match="a: "):
             await store.write("a", bytes(1 << 20))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -7,7 +7,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from voxelmill_shared.errors import ObjectMissingError, StoreUnavailableError, UnsafeKeyError
+from voxelmill_shared.errors import ObjectMissingError, StoreFullError, StoreUnavailableError, UnsafeKeyError
 from voxelmill_shared.storage.keys import printable
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _UNFIT = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MOST_TRIES = 10
 
 
@@ -98,4 +99,5 @@ def writing(key: str) -> Iterator[None]:
 def _meaning(key: str, error: OSError) -> UnsafeKeyError | StoreUnavailableError:
     if error.errno in _UNFIT:
         return UnsafeKeyError(f"{printable(key[:128])}: this disk cannot hold such a name ({error.strerror})")
-    return StoreUnavailableError(f"{printable(key)}: {error.strerror}")
+    kind = StoreFullError if error.errno in _FULL else StoreUnavailableError
+    return kind(f"{printable(key)}: {error.strerror}")

@@ -46,13 +46,15 @@ async def test_a_token_in_the_header_signs_in_as_long_as_it_holds(client, issuer
     assert (await client.get("/session")).json()["who"] == "alice@127.0.0.1"
 
 
-async def test_signing_out(client, key):
-    """The cookie is gone, and what the browser kept of what it was shown."""
+async def test_signing_out(client, key, recorded):
+    """The cookie is gone, and what the browser kept of what it was shown. It is written down of who was signed in."""
     await client.post("/session", json={"token": key})
     answer = await client.delete("/session")
     assert (answer.status_code, cookie(answer)["max-age"], cookie(answer).value) == (204, "0", "")
     assert answer.headers["Clear-Site-Data"] == '"cache"'
     assert (await client.get("/session")).status_code == 401
+    assert (await client.delete("/session")).status_code == 204
+    assert [record.action for record in await recorded()] == ["key-created", "login", "logout"]
 
 
 async def test_a_wrong_key_signs_nobody_in(client, recorded):

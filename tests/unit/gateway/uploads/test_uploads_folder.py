@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 
 import pytest
 
@@ -32,6 +34,29 @@ async def send_and_hang_up(client, begun, number, sent, announced):
     writer.close()
     await writer.wait_closed()
     del reader
+
+
+async def test_a_disk_that_is_full_says_so_and_the_file_goes_on_when_there_is_room(client, monkeypatch):
+    """What has come stays; the client need not wonder whether to try again at once."""
+    begun = await client.begin(BODY)
+    real, room = os.write, [300_000]
+
+    def full(handle, piece):
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(handle, piece[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as patched:
+        patched.setattr("voxelmill_shared.storage.local_partial.os.write", full)
+        answer = await client.send(begun, 0, BODY)
+    assert (answer.status_code, answer.json()["title"]) == (507, "No room")
+    assert answer.json()["detail"].endswith("No space left on device; make room there, and go on")
+    total, (offset, _) = len(BODY), await client.offset(begun, 0)
+    assert offset == 300_000
+    rest = await client.send(begun, 0, BODY[offset:], **{"Content-Range": f"bytes {offset}-{total - 1}/{total}"})
+    assert (rest.status_code, rest.headers["upload-complete"]) == (204, "?1")
 
 
 async def test_a_client_that_hangs_up_goes_on_where_it_was(client, gateway):
