@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from voxelmill_shared.errors import (
     ObjectChangedError,
     ObjectMissingError,
+    StoreFullError,
     TransientError,
     UnsafeKeyError,
     VoxelmillError,
@@ -91,6 +92,8 @@ def not_found(what: str) -> Problem:
 def problem_of(error: VoxelmillError) -> Problem:
     """Return the answer for an error that a route let through."""
     match error:
+        case StoreFullError():
+            return Problem(507, "No room", f"{describe(error)}; make room there, and go on")
         case TransientError():
             after = {"Retry-After": str(RETRY_SECONDS)}
             return Problem(503, "Out of reach for now", f"{describe(error)}; try again later", headers=after)

@@ -56,8 +56,9 @@ class NewKeyOut(KeyOut):
 
 
 @router.get("/keys", operation_id="list_keys", summary="Every API key, newest first")
-async def list_keys(gate: Gate, caller: InstallationAdmin) -> KeysOut:  # noqa: ARG001 - asks for the role
+async def list_keys(gate: Gate, caller: InstallationAdmin) -> KeysOut:
     """List the keys, also those that expired or were revoked."""
+    await gate.trail.record(caller, "read", detail="API keys")
     items = [KeyOut(**_fields(key)) for key in await gate.keys.everything()]
     return KeysOut(items=items, total=len(items))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -72,7 +73,13 @@ async def create_session(
 @router.delete("/session", operation_id="delete_session", summary="Sign a browser out", status_code=204)
 async def delete_session(request: Request, gate: Gate) -> Response:
     """Let the browser forget the cookie, and what it keeps of what it was shown."""
-    secure = gate.gatekeeper.is_secure(request.url.scheme)
+    keeper = gate.gatekeeper
+    secure = keeper.is_secure(request.url.scheme)
+    text = credential(request.headers, secure=secure) if keeper.asks else None
+    if text is not None:
+        with suppress(NotBelievedError, NoAccessError):  # then nobody was signed in any more
+            caller, _ = await keeper.admit(text, request.client.host if request.client else None)
+            await gate.trail.record(caller, "logout")
     forget = set_cookie("", secure=secure, seconds=0)
     return Response(status_code=204, headers={"Set-Cookie": forget, "Clear-Site-Data": '"cache"'})
 
