@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from integration.index_kit import Index
 from servers.private import PrivateServer, free_ports, fresh_folder, remove
 from stack.postgresql import PostgreSQL, find_programs
-from voxelmill_index import handler
+from voxelmill_index import objects
 from voxelmill_index.service import migrate
-from voxelmill_index.upserts import insert_once
+from voxelmill_index.upserts import insert_all_once
 from voxelmill_shared.catalog.chain import FIELDS, GENESIS, record_hash
 from voxelmill_shared.catalog.tables import AUDIT, AUDIT_HEAD
 from voxelmill_shared.catalog.verification import verify_trail
@@ -37,16 +37,16 @@ from voxelmill_shared.database import open_database, transaction
 from voxelmill_shared.events import Envelope, ObjectKind, ObjectRef, ObjectValidated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 ROUNDS, IN_HAND = 5, 32
 
 
-async def _without(connection: AsyncConnection, record: Mapping[str, Any]) -> bool:
+async def _without(connection: AsyncConnection, records: Sequence[Mapping[str, Any]]) -> None:
     """Append as it was before there was a chain: no head, no hash."""
-    return await insert_once(connection, AUDIT, {**record, "hash": ""}, "event_id")
+    await insert_all_once(connection, AUDIT, [{**record, "hash": ""} for record in records], "event_id")
 
 
 def _events(count: int, mark: str) -> list[Envelope]:
@@ -88,7 +88,7 @@ async def _compare(url: str, folder: Path, replicas: int, count: int) -> dict[st
         async with transaction(opened[0].engine) as connection:
             if connection.dialect.name == "postgresql":  # its own numbers go on after the chain's
                 await connection.execute(text("SELECT setval('audit_number_seq', (SELECT max(number) FROM audit))"))
-        with patch.object(handler, "append", _without):
+        with patch.object(objects, "append_all", _without):
             spent["without"].append(await _take(opened, _events(count, f"{turn}.2")))
         async with transaction(opened[0].engine) as connection:
             # The trail is broken from here on; what is measured is only how fast it grows.
