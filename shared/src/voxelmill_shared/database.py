@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeDecorator
 
 from voxelmill_shared.database_limits import DEFAULT_LIMITS, DatabaseLimits
 from voxelmill_shared.errors import DatabaseUnavailableError, VoxelmillError
-from voxelmill_shared.file_turn import FileTurn, pause_seconds
+from voxelmill_shared.file_turn import PAUSE_SECONDS, FileTurn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -189,7 +189,7 @@ async def _turn(engine: AsyncEngine) -> AsyncIterator[None]:
             await stack.enter_async_context(lock)
             stack.callback(ours.give)
             while not ours.take():  # noqa: ASYNC110 - only the kernel knows when it is free
-                await asyncio.sleep(pause_seconds())
+                await asyncio.sleep(PAUSE_SECONDS)
             taken = stack.pop_all()
     except TimeoutError:
         raise _unavailable(engine.url, sqlite3.OperationalError("database is locked")) from None

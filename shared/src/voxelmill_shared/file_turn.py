@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 TURN: Final = "-turn"
 NEXT: Final = "-next"
 """What the names of the locks' own files end in."""
+PAUSE_SECONDS: Final = 0.001
+"""Between two looks whether it is our turn."""
 _NO_LOCK: Final = -1
 
 
@@ -68,8 +69,3 @@ class FileTurn:
         handle = self._held.pop(path)
         if handle != _NO_LOCK:
             os.close(handle)
-
-
-def pause_seconds() -> float:
-    """Return how long to wait before asking again: not all for the same time."""
-    return random.uniform(0.0002, 0.0006)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
@@ -55,7 +56,7 @@ def answering(made, length=None):
     """Make an application whose answer is what `made` gives."""
     app = FastAPI()
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def give():
         return Stream(made(), headers={"Content-Length": str(length)} if length is not None else None)
 
@@ -71,17 +72,45 @@ def all_of(paths):
     return made
 
 
-@pytest.mark.parametrize("server", [{"http": Connection}, {}], ids=["sends files", "does not"])
+@pytest.mark.parametrize("sends", [True, False])
 @pytest.mark.parametrize("has_length", [True, False])
-async def test_files_come_as_they_are(files, server, has_length):
-    """Twice over one connection, with a length and in chunks, also from a server that sends no files itself."""
+async def test_files_come_as_they_are(files, sends, has_length, monkeypatch):
+    """Twice over one connection, with a length and in chunks, also from a file system that cannot send."""
+    asked, real = [], os.sendfile
+
+    def sendfile(connection, file, start, count):
+        asked.append(count)
+        if not sends:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(connection, file, start, count)
+
+    monkeypatch.setattr("os.sendfile", sendfile)
     expected = b"begin " + body_of(files) + b" end"
     app = answering(all_of(files), len(expected) if has_length else None)
-    async with serving(app, **server) as address, httpx.AsyncClient(base_url=address) as client:
+    async with serving(app, http=Connection) as address, httpx.AsyncClient(base_url=address) as client:
         for _ in range(2):
             answer = await client.get("/")
             assert ("content-length" in answer.headers) == has_length
             assert answer.content == expected
+        assert (await client.head("/")).content == b""
+        assert (await client.get("/")).content == expected
+    assert max(asked) <= 4 * MIB  # a client that takes all that comes holds no thread for long
+    assert open_files(files) == 0
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EPIPE, errno.EIO])
+async def test_a_network_or_disk_that_is_lost_is_no_traceback(files, number, monkeypatch, caplog):
+    """The answer is cut; of the disk the log has a line."""
+
+    def lost(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.sendfile", lost)
+    app = answering(all_of(files), len(body_of(files)) + 10)
+    async with serving(app, http=Connection) as address, httpx.AsyncClient(base_url=address) as client:
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await client.get("/")
+    assert [record for record in caplog.records if record.exc_info] == []
     assert open_files(files) == 0
 
 
@@ -171,10 +200,10 @@ async def test_who_is_cancelled_again_and_again_waits_for_the_thread(files):
     assert open_files(files) == 0
 
 
-@pytest.mark.parametrize("fault", ["gone", "short", "long"])
+@pytest.mark.parametrize("fault", ["gone", "short", "long", "changed"])
 @pytest.mark.parametrize("has_length", [True, False])
 async def test_what_cannot_be_sent_to_its_end_is_cut(files, fault, has_length):
-    """A file that is gone when its turn comes, one that was cut meanwhile, and one that has grown."""
+    """A file that is gone when its turn comes, one that is cut meanwhile or longer than said, and one that is changed."""
     length = len(body_of(files))
 
     def faulty():
@@ -184,6 +213,9 @@ async def test_what_cannot_be_sent_to_its_end_is_cut(files, fault, has_length):
         last = extent(files[2])
         if fault == "short":
             os.truncate(files[2], MIB)
+        elif fault == "changed":
+            with files[2].open("r+b") as file:
+                file.write(b"another")
         else:
             last.length += MIB
             with files[2].open("ab") as file:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from voxelmill_gateway.sending import FILES, Files, Sender
+from voxelmill_gateway.sending import FILES, CutShortError, Files, Sender
 
 if TYPE_CHECKING:
     import asyncio
@@ -70,7 +70,7 @@ class Connection(H11Protocol):
             self._waiting = None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Offer to send files, and send them."""
+        """Let the application send files too."""
         cycle = self.cycle
 
         async def sending(message: Message) -> None:
@@ -79,8 +79,6 @@ class Connection(H11Protocol):
             else:
                 await send(message)
 
-        if self.transport.get_extra_info("sslcontext") is None:
-            scope.setdefault("extensions", {})[FILES] = {}
         await self._application(scope, receive, sending)
 
     async def _send_files(self, cycle: RequestResponseCycle, files: Files) -> None:
@@ -95,14 +93,18 @@ class Connection(H11Protocol):
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         self.transport.set_write_buffer_limits()
-        if cycle.disconnected or self.transport.is_closing():
+        if cycle.disconnected or self.transport.is_closing() or cycle.scope["method"] == "HEAD":
             return
         promise = cast("bytes", _Promise(files.length))
         around = cycle.conn.send_with_data_passthrough(h11.Data(data=promise)) or [promise]
         files = files.between(*(b"".join(some) for some in _parted(around, promise)))
         connection = self.transport.get_extra_info("socket").fileno()
         try:
-            await Sender(connection, files, lambda: cycle.disconnected or self.transport.is_closing()).send()
+            sender = Sender(connection, files, lambda: cycle.disconnected or self.transport.is_closing())
+        except OSError as error:
+            raise CutShortError(f"nothing can be sent: {error.strerror}") from error
+        try:
+            await sender.send()
         except ConnectionError:
             self.transport.abort()
 

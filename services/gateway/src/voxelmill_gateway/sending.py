@@ -1,19 +1,24 @@
 """Sending files from the disk to a connection by the system itself: no byte of them passes through this process.
 
-A thread opens and sends one file after the other. It takes no longer than a moment at a time, so that clients who read
-slowly, or many at once, keep no threads from others; between two moments the event loop waits for the connection.
+A few threads of their own open and send one file after the other, a moment for each connection at a time, so that
+clients who read slowly keep none from others; between two moments the event loop waits for the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from voxelmill_shared.errors import VoxelmillError
 from voxelmill_shared.storage.extent import Extent
@@ -24,15 +29,21 @@ if TYPE_CHECKING:
 FILES: Final = "voxelmill.response.files"
 """The ASGI message: `files`, a `Files`. A server that takes it names it among the extensions of the scope."""
 MOMENT_SECONDS: Final = 0.02
-"""How long a thread works at a time."""
+"""How long a thread works for one connection at a time."""
+PIECE: Final = 4 << 20
+"""How much is sent by one call. It ends no sooner, as long as the client takes what comes."""
+_COPIED: Final = 1 << 20
+"""How much is read at a time from a file system that cannot send."""
+_CANNOT_SEND: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _PAUSE_MILLISECONDS: Final = 2
 """How long it waits for a connection that takes no more before it leaves that to the event loop."""
 _LOOK_SECONDS: Final = 1.0
 """How often the event loop looks whether a client is still there that takes nothing."""
+_THREADS: Final = ThreadPoolExecutor(4, thread_name_prefix="sending")
 
 
 class CutShortError(VoxelmillError):
-    """What is there is not as long as was said."""
+    """What is there is not what was said, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ class Sender:
         self._left = files.length
         self._has_gone = has_gone
         self._is_over = False
+        self._copies = False
         self._now: memoryview | Extent | None = None
 
     async def send(self) -> None:
@@ -86,7 +98,7 @@ class Sender:
         Raises
         ------
         CutShortError
-            If what is there is not as long as was said.
+            If what is there is not as long as was said, was changed meanwhile, or cannot be read.
         ConnectionError
             If the client has gone.
         VoxelmillError
@@ -104,14 +116,16 @@ class Sender:
 
         It is waited for also if the task is cancelled, however often: its handles must not be somebody else's by then.
         """
-        working = asyncio.ensure_future(asyncio.to_thread(self._work))
+        # A plain future: what ends the loop cancels its tasks, and then would not know when the thread is done.
+        working = asyncio.get_running_loop().run_in_executor(_THREADS, copy_context().run, self._work)
         cancelled: asyncio.CancelledError | None = None
-        while not working.done():
-            try:
-                await asyncio.wait({working})
-            except asyncio.CancelledError as error:
-                self._is_over = True
-                cancelled = error
+        with anyio.CancelScope(shield=True):  # else anyio cancels anew in every turn of the loop
+            while not working.done():
+                try:
+                    await asyncio.wait({working})
+                except asyncio.CancelledError as error:
+                    self._is_over = True
+                    cancelled = error
         if cancelled is not None:
             working.exception()  # looked at: the cancellation is what the task ends with
             raise cancelled
@@ -144,6 +158,10 @@ class Sender:
             except BlockingIOError:
                 if not self._poll.poll(_PAUSE_MILLISECONDS):
                     return False
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise CutShortError(f"a file cannot be read: {error.strerror}") from error
+                raise ConnectionAbortedError(error.strerror) from error  # however its network was lost
             if time.monotonic() > until:
                 return False
         return True
@@ -168,14 +186,28 @@ class Sender:
             sent = self._connection.send(now, socket.MSG_MORE)  # a part's head goes with its bytes
             self._now = now[sent:] if sent < len(now) else None
         elif now is not None:
-            sent = os.sendfile(self._connection.fileno(), now.file.fileno(), now.start, now.length)
+            sent = self._send_part(now)
             if not sent:
                 raise CutShortError(f"a file ended {now.length} bytes too early")
             now.start += sent
             now.length -= sent
             if not now.length:
+                now.check()
                 self._let_go()
         self._left -= sent
+
+    def _send_part(self, now: Extent) -> int:
+        now.check()
+        handle, wanted = now.file.fileno(), min(now.length, PIECE)
+        if self._copies:
+            return self._connection.send(os.pread(handle, min(wanted, _COPIED), now.start))
+        try:
+            return os.sendfile(self._connection.fileno(), handle, now.start, wanted)
+        except OSError as error:
+            if error.errno not in _CANNOT_SEND:
+                raise
+        self._copies = True
+        return self._send_part(now)
 
     def _let_go(self) -> None:
         """Have done with a piece."""

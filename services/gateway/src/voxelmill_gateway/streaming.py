@@ -15,14 +15,13 @@ from voxelmill_gateway.problems import Problem
 from voxelmill_gateway.sending import FILES, Files
 from voxelmill_shared.errors import ObjectChangedError, VoxelmillError
 from voxelmill_shared.privacy import describe
-from voxelmill_shared.storage.extent import Extent
 from voxelmill_shared.storage.s3 import S3Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from typing import BinaryIO
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Send
 
     from voxelmill_shared.storage.base import ObjectStore
 
@@ -39,7 +38,7 @@ class Stream(StreamingResponse):
     When the client goes away, whatever makes the bytes is ended before anything else happens. When they cannot be made
     to the end, the connection is cut: a client must not take a part for the whole. That is one line in the log.
 
-    Files are sent by the server, where it can.
+    Files are sent by the connection (`Connection`).
     """
 
     def __init__(
@@ -51,12 +50,6 @@ class Stream(StreamingResponse):
     ) -> None:
         super().__init__((), status_code, headers, media_type)
         self._pieces = pieces
-        self._files_are_sent = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        self._files_are_sent = FILES in scope.get("extensions", {})
-        await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send the answer."""
@@ -65,10 +58,8 @@ class Stream(StreamingResponse):
             async for piece in self._pieces:
                 if isinstance(piece, bytes):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                elif self._files_are_sent:
-                    await send({"type": FILES, "files": piece})
                 else:
-                    await _send_read(send, piece)
+                    await send({"type": FILES, "files": piece})
                 # Sending to nobody never waits: without this, bytes that are there at once would keep us from hearing
                 # that the client has gone.
                 await asyncio.sleep(0)
@@ -79,17 +70,6 @@ class Stream(StreamingResponse):
         finally:
             # Who has gone may be noticed again while this waits: then the end goes on without us.
             await asyncio.shield(asyncio.ensure_future(self._pieces.aclose()))
-
-
-async def _send_read(send: Send, files: Files) -> None:
-    """Send files through a server that does not do it itself."""
-
-    def following() -> bytes | None:
-        piece = next(files.pieces, None)
-        return piece.read() if isinstance(piece, Extent) else piece
-
-    while (body := await asyncio.to_thread(following)) is not None:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def pieces_of(

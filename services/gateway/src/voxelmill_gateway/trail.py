@@ -75,7 +75,7 @@ class Trail:
         Parameters
         ----------
         action
-            `read`, `search`, `download`, `rendered`, `uploaded`, `requested`, `login`, `key-created`, `refused` …
+            `read`, `search`, `download`, `rendered`, `uploaded`, `requested`, `login`, `logout`, `refused` …
         detail
             A word or two for people. Never what a header of an image holds, nor what somebody searched for.
 

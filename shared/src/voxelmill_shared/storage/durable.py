@@ -99,5 +99,10 @@ def writing(key: str) -> Iterator[None]:
 def _meaning(key: str, error: OSError) -> UnsafeKeyError | StoreUnavailableError:
     if error.errno in _UNFIT:
         return UnsafeKeyError(f"{printable(key[:128])}: this disk cannot hold such a name ({error.strerror})")
+    return unavailable(printable(key), error)
+
+
+def unavailable(what: object, error: OSError) -> StoreUnavailableError:
+    """Return the error of a store that cannot be used now: it is full, or worse."""
     kind = StoreFullError if error.errno in _FULL else StoreUnavailableError
-    return kind(f"{printable(key)}: {error.strerror}")
+    return kind(f"{what}: {error.strerror}")

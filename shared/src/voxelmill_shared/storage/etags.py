@@ -27,7 +27,7 @@ _NOTE = struct.Struct("<16sQqqQ")
 """The MD5; size, time of modification and inode of the file; and the latest time of change at which that holds."""
 _MOVE_NANOSECONDS = 100_000_000
 """How long a file may take to get into its place once it has its note: that is its last change. A later one, also one
-that keeps size and time of modification, makes the note void."""
+that keeps size and time of modification, makes the note void; within this time, one that changes neither does not."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from io import FileIO
 
+from voxelmill_shared.errors import ObjectChangedError
+
 
 class Extent:
     """A part of a file that is open, and stays the same also when another file takes its place.
@@ -22,21 +24,24 @@ class Extent:
         The open file. The extent owns it.
     """
 
-    __slots__ = ("file", "length", "start")
+    __slots__ = ("_state", "file", "length", "start")
 
     def __init__(self, handle: int, start: int, length: int) -> None:
         self.file = FileIO(handle)
         self.start = start
         self.length = length
+        self._state = _state(handle)
 
-    def read(self) -> bytes:
-        """Read all of it; less where the file ends earlier. Blocks."""
-        pieces: list[bytes] = []
-        there = 0
-        while there < self.length and (piece := os.pread(self.file.fileno(), self.length - there, self.start + there)):
-            pieces.append(piece)
-            there += len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def check(self) -> None:
+        """See that the file was not changed since it was opened. That another has taken its place changes nothing.
+
+        Raises
+        ------
+        ObjectChangedError
+            If it was.
+        """
+        if _state(self.file.fileno()) != self._state:
+            raise ObjectChangedError("the file was changed in its place while it was read")
 
     def close(self) -> None:
         """Close the file."""
@@ -44,3 +49,8 @@ class Extent:
 
     def __del__(self) -> None:
         self.file.close()
+
+
+def _state(handle: int) -> tuple[int, int]:
+    status = os.fstat(handle)
+    return status.st_size, status.st_mtime_ns

@@ -21,7 +21,7 @@ from voxelmill_shared.errors import (
 )
 from voxelmill_shared.privacy import note_key
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
-from voxelmill_shared.storage.durable import make_folders, move, reading, remove, writing
+from voxelmill_shared.storage.durable import make_folders, move, reading, remove, unavailable, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
 from voxelmill_shared.storage.extent import Extent
 from voxelmill_shared.storage.keys import check_key, check_prefix, printable
@@ -379,7 +379,7 @@ class LocalStore:
                 _sweep(folder)
                 self._swept = True
         except OSError as error:
-            raise StoreUnavailableError(f"{self._root}: {error.strerror}") from error
+            raise unavailable(self._root, error) from error
         return folder
 
 

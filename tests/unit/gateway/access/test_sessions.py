@@ -8,6 +8,7 @@ from http.cookies import SimpleCookie
 import pytest
 
 from voxelmill_gateway.access.callers import Role
+from voxelmill_shared.errors import DatabaseUnavailableError
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ async def test_signing_out(client, key, recorded):
     assert (await client.get("/session")).status_code == 401
     assert (await client.delete("/session")).status_code == 204
     assert [record.action for record in await recorded()] == ["key-created", "login", "logout"]
+
+
+async def test_signing_out_always_clears_the_cookie(client, key, recorded, gateway, monkeypatch):
+    """Whatever else a request carries, and also when it cannot be written down. Who has no cookie was not signed in."""
+    for headers in ({"Authorization": "Basic YTpi"}, {"X-API-Key": key}, {"Cookie": "voxelmill=no-key"}):
+        answer = await client.delete("/session", headers=headers)
+        assert (answer.status_code, cookie(answer)["max-age"]) == (204, "0")
+    assert [record.action for record in await recorded()] == ["key-created"]
+    await client.post("/session", json={"token": key})
+
+    async def away(*_, **__):
+        raise DatabaseUnavailableError("database catalog: away")
+
+    monkeypatch.setattr(gateway.trail, "record", away)
+    answer = await client.delete("/session")
+    assert (answer.status_code, cookie(answer)["max-age"]) == (204, "0")
 
 
 async def test_a_wrong_key_signs_nobody_in(client, recorded):

@@ -33,7 +33,7 @@ def credential(headers: Headers, *, secure: bool) -> str | None:
         return text.strip()
     if (key := headers.get("x-api-key")) is not None:
         return key.strip()
-    return _in_cookie(headers.getlist("cookie"), cookie_name(secure=secure))
+    return in_cookie(headers, secure=secure)
 
 
 def cookie_name(*, secure: bool) -> str:
@@ -50,12 +50,13 @@ def set_cookie(text: str, *, secure: bool, seconds: int) -> str:
     return "; ".join([f"{cookie_name(secure=secure)}={text}", *attributes])
 
 
-def _in_cookie(values: list[str], name: str) -> str | None:
-    """Return a cookie's value, the first if there are several: that is the one of the longest path (RFC 6265, 5.4).
+def in_cookie(headers: Headers, *, secure: bool) -> str | None:
+    """Return the session's cookie, the first if there are several: that is the one of the longest path (RFC 6265, 5.4).
 
     Whatever else this host's other pages have left in the browser, of any name and value, is passed over.
     """
-    for value in values:
+    name = cookie_name(secure=secure)
+    for value in headers.getlist("cookie"):
         for pair in value.split(";"):
             key, _, text = pair.partition("=")
             if key.strip() == name and (found := text.strip().strip('"')):

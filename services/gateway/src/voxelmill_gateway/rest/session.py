@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
+import structlog
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, Field
 
 from voxelmill_gateway.access.callers import LOCAL, Caller, RoleName, Viewer, unauthenticated
-from voxelmill_gateway.access.credentials import LONGEST_COOKIE, credential, set_cookie
+from voxelmill_gateway.access.credentials import LONGEST_COOKIE, credential, in_cookie, set_cookie
 from voxelmill_gateway.access.errors import NoAccessError, NotBelievedError
 from voxelmill_gateway.access.middleware import answer
 from voxelmill_gateway.access.tokens import LONGEST
 from voxelmill_gateway.gateway import Gate, Gateway
 from voxelmill_gateway.problems import Problem
+from voxelmill_shared.errors import TransientError
+from voxelmill_shared.privacy import describe
 
+log = structlog.get_logger("voxelmill")
 router = APIRouter(tags=["session"])
 
 
@@ -75,11 +78,14 @@ async def delete_session(request: Request, gate: Gate) -> Response:
     """Let the browser forget the cookie, and what it keeps of what it was shown."""
     keeper = gate.gatekeeper
     secure = keeper.is_secure(request.url.scheme)
-    text = credential(request.headers, secure=secure) if keeper.asks else None
+    text = in_cookie(request.headers, secure=secure) if keeper.asks else None
     if text is not None:
-        with suppress(NotBelievedError, NoAccessError):  # then nobody was signed in any more
-            caller, _ = await keeper.admit(text, request.client.host if request.client else None)
-            await gate.trail.record(caller, "logout")
+        try:
+            await gate.trail.record(await keeper.believes(text), "logout")
+        except (NotBelievedError, NoAccessError):
+            pass  # nobody was signed in any more
+        except TransientError as error:
+            log.warning("logout.unrecorded", reason=describe(error))  # a browser forgets all the same
     forget = set_cookie("", secure=secure, seconds=0)
     return Response(status_code=204, headers={"Set-Cookie": forget, "Clear-Site-Data": '"cache"'})
 
