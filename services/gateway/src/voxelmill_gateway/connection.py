@@ -32,7 +32,10 @@ class _Promise:
 
 
 class Connection(H11Protocol):
-    """Uvicorn's, with a bound where it has none: it ends connections that are silent between two requests alone."""
+    """Uvicorn's, which also sends files, with a bound where it has none.
+
+    Uvicorn ends only connections that are silent between two requests.
+    """
 
     seconds: float = HEAD_SECONDS
     _waiting: asyncio.TimerHandle | None = None

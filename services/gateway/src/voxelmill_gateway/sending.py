@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILES: Final = "voxelmill.response.files"
-"""The ASGI message: `files`, a `Files`. A server that takes it names it among the extensions of the scope."""
+"""The type of the ASGI message whose `files` are a `Files`. `connection.Connection` takes it."""
 MOMENT_SECONDS: Final = 0.02
 """How long a thread works for one connection at a time."""
 PIECE: Final = 4 << 20
-"""How much is sent by one call. It ends no sooner, as long as the client takes what comes."""
+"""The most that one call sends: it would go on as long as the client takes what comes."""
 _COPIED: Final = 1 << 20
 """How much is read at a time from a file system that cannot send."""
 _CANNOT_SEND: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
