@@ -164,38 +164,6 @@ async def test_any_order_and_any_repetition_give_the_same_catalog(index: Index, 
     await asyncio.to_thread(shuffled)
 
 
-async def test_many_objects_at_a_time_leave_what_one_after_the_other_does(
-    index: Index, other: Index, series: Series
-) -> None:
-    """Two replicas with the same events in hand, in opposite orders: neither is in the other's way."""
-    events = series.objects()
-    await take_all(index, events)
-    expected = await index.contents(series.uid)
-    for times in range(1, 9):
-        several = [Series(index.store, next(UIDS)) for _ in range(20)]
-        ahead = [event for one in several for event in one.objects()]
-        outcomes = await asyncio.gather(*map(index.take, ahead), *map(other.take, reversed(ahead)))
-        assert set(outcomes) == {Done()}
-        assert await index.contents(several[times].uid) == expected
-        async with reading(index.engine) as connection:
-            assert (await catalog.counts(connection)).audit == len(events) + times * len(ahead)
-
-
-async def test_an_event_that_cannot_be_recorded_holds_up_no_other(index: Index, series: Series) -> None:
-    """What the database refuses fails, and what is in hand with it is recorded."""
-    await take_all(index, Series(index.store, next(UIDS)).objects())
-    async with transaction(index.engine) as connection:
-        await connection.execute(
-            text("CREATE UNIQUE INDEX one_scout ON catalog_objects (reason) WHERE reason = 'localizer'")
-        )
-    *good, bad = series.objects()
-    found = await asyncio.gather(*map(index.take, (bad, *good)), return_exceptions=True)
-    assert isinstance(found[0], DBAPIError)
-    assert found[1:] == [Done()] * len(good)
-    async with reading(index.engine) as connection:
-        assert len(await catalog.audit(connection)) == 3 + len(good)
-
-
 async def test_a_skipped_segmentation_skips_the_mesh_and_the_job_is_complete(index: Index, series: Series) -> None:
     """Nobody tells of the mesh, because nothing came to it: the reason is that of the stage before."""
     await take_all(index, [await series.validated(), await series.done(Stage.THUMBNAIL), series.skipped(Stage.SEGMENT)])

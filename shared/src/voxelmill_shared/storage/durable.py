@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from typing import TYPE_CHECKING
 
 from voxelmill_shared.errors import ObjectMissingError, StoreFullError, StoreUnavailableError, UnsafeKeyError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _UNFIT = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MOST_TRIES = 10
+_STALE_SECONDS = 24 * 3600
 
 
 def make_folders(folder: Path) -> None:
@@ -70,6 +72,15 @@ def remove(target: Path, root: Path) -> None:
             if folder == root:
                 break
             folder.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a folder of unfinished files what processes left that were killed while they wrote."""
+    stale = time.time() - _STALE_SECONDS
+    for left in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if left.lstat().st_mtime < stale:
+                left.unlink()
 
 
 @contextlib.contextmanager

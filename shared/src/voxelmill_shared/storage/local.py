@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import secrets
@@ -21,7 +20,7 @@ from voxelmill_shared.errors import (
 )
 from voxelmill_shared.privacy import note_key
 from voxelmill_shared.storage.base import ObjectStat, StoredObject
-from voxelmill_shared.storage.durable import make_folders, move, reading, remove, unavailable, writing
+from voxelmill_shared.storage.durable import make_folders, move, reading, remove, sweep, unavailable, writing
 from voxelmill_shared.storage.etags import EtagCache, modified
 from voxelmill_shared.storage.extent import Extent
 from voxelmill_shared.storage.keys import check_key, check_prefix, printable
@@ -38,7 +37,6 @@ ALWAYS_HIDDEN = frozenset({TEMPORARY, "lost+found"})
 _CHUNK = 4 << 20
 _BATCH = 256
 _BATCH_SECONDS = 0.1
-_STALE_SECONDS = 24 * 3600
 
 
 class _HiddenError(UnsafeKeyError):
@@ -376,20 +374,11 @@ class LocalStore:
         try:
             if not self._swept or not folder.is_dir():
                 make_folders(folder)
-                _sweep(folder)
+                sweep(folder)
                 self._swept = True
         except OSError as error:
             raise unavailable(self._root, error) from error
         return folder
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
-    stale = time.time() - _STALE_SECONDS
-    for left in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if left.lstat().st_mtime < stale:
-                left.unlink()
 
 
 def _batch(walk: Iterator[ObjectStat]) -> list[ObjectStat]:
