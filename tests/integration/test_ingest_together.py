@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, insert, select, text
 
 from integration.ingest_kit import PATIENCE, Clock, Ingest, of
 from voxelmill_ingest.findings import Instance, Refusal
@@ -18,7 +18,7 @@ from voxelmill_ingest.ledger import Ledger
 from voxelmill_ingest.reasons import Reason
 from voxelmill_ingest.settlement import ObjectChangedError
 from voxelmill_ingest.tables import instances, objects, series, uploads
-from voxelmill_shared.database import open_database, reading
+from voxelmill_shared.database import open_database, reading, transaction
 from voxelmill_shared.events import (
     Event,
     ObjectKind,
@@ -33,6 +33,9 @@ from voxelmill_shared.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Table
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 COUNT = 60
 
@@ -203,6 +206,46 @@ async def test_replicas_that_settle_the_same_objects_at_once_wait_for_each_other
     assert await count(first, objects) == await count(first, instances) == COUNT
     await other.dispose()
     await first.close()
+
+
+async def until_somebody_waits(engine: AsyncEngine) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with asyncio.timeout(20):
+        while True:
+            async with reading(engine) as connection:
+                if (await connection.execute(waiting)).scalar_one():
+                    return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (series, {"study_instance_uid": "1.1", "project": "", "changed_at": Clock().time}),
+        (uploads, {"settled": 0, "first_seen": Clock().time, "changed_at": Clock().time}),
+    ],
+    ids=str,
+)
+async def test_who_waits_for_a_row_that_is_being_made_holds_none_of_the_table(
+    database: str, tmp_path: Path, table: Table, row: dict[str, object]
+) -> None:
+    """Somebody makes the first row and then needs the second, which is there: ingest must not have locked it."""
+    ingest = await Ingest(tmp_path, database, Clock()).open()
+    (key,) = table.primary_key
+    async with transaction(ingest.engine) as connection:
+        await connection.execute(insert(table), row | {key.name: "1.2.1"})
+    async with transaction(ingest.engine) as connection:
+        await connection.execute(insert(table), row | {key.name: "1.2.0"})
+        settling = asyncio.gather(
+            *(ingest.ledger.settle(reference(n), ingest.clock(), instance(n, f"1.2.{n}"), f"1.2.{n}") for n in range(2))
+        )
+        await until_somebody_waits(ingest.engine)
+        await connection.execute(select(table).with_for_update(nowait=True))
+    assert await settling == [False, False]
+    assert await count(ingest, objects) == 2
+    await ingest.close()
 
 
 class Overwriting(LocalStore):

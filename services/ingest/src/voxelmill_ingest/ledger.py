@@ -3,8 +3,9 @@
 What is asked for at the same time is written down together (`Together`, `Books`). Everything here may be called again
 with the same arguments and then changes nothing but times; the same events go out again under the same ids.
 
-Rows are locked before anything is decided, always in the same order: objects, uploads, series, each by their keys. So
-the decisions about one series follow one another, and no two replicas wait for each other.
+Rows are locked before anything is decided, always in the same order: objects, uploads, series, each by their keys;
+missing uploads and series are inserted before the first of their table is locked. So the decisions about one series
+follow one another, and no two replicas wait for each other.
 """
 
 from __future__ import annotations

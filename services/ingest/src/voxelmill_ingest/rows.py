@@ -77,18 +77,18 @@ async def lock_uploads(connection: AsyncConnection, ids: Collection[str], now: d
     """Lock the rows of uploads, made if they are new."""
     if not ids:
         return {}
+    await _insert_missing(
+        connection,
+        uploads.c.upload_id,
+        {one: {"upload_id": one, "settled": 0, "first_seen": now, "changed_at": now} for one in ids},
+    )
     query = (
         select(uploads.c.upload_id, uploads.c.settled, uploads.c.expected)
         .where(among(connection, uploads.c.upload_id, ids))
         .order_by(uploads.c.upload_id)
         .with_for_update()
     )
-    found = list(await connection.execute(query))
-    new = sorted(set(ids) - {row.upload_id for row in found})
-    if new:
-        made = [{"upload_id": upload_id, "settled": 0, "first_seen": now, "changed_at": now} for upload_id in new]
-        await _insert_if_new(connection, uploads, made)
-        found = list(await connection.execute(query))
+    found = await connection.execute(query)
     return {row.upload_id: Upload(row.settled, row.expected) for row in found}
 
 
@@ -137,6 +137,15 @@ async def lock_series(
     """Lock the rows of series. Those that are given with their study and project are made if they are new."""
     if not wanted:
         return {}
+    await _insert_missing(
+        connection,
+        series.c.series_instance_uid,
+        {
+            uid: {"series_instance_uid": uid, **asdict(one), "changed_at": now}
+            for uid, one in wanted.items()
+            if one is not None
+        },
+    )
     query = (
         select(
             series.c.series_instance_uid,
@@ -150,18 +159,11 @@ async def lock_series(
         .order_by(series.c.series_instance_uid)
         .with_for_update()
     )
-    found = list(await connection.execute(query))
-    known = {row.series_instance_uid for row in found}
-    new = {uid: one for uid, one in wanted.items() if one is not None and uid not in known}
-    if new:
-        made = [{"series_instance_uid": uid, **asdict(one), "changed_at": now} for uid, one in sorted(new.items())]
-        await _insert_if_new(connection, series, made)
-        found = list(await connection.execute(query))
     return {
         row.series_instance_uid: OpenedSeries(
             row.study_instance_uid, row.project, row.evidence, row.changed_at, row.due_at
         )
-        for row in found
+        for row in await connection.execute(query)
     }
 
 
@@ -310,6 +312,14 @@ async def write_series(connection: AsyncConnection, opened: Mapping[str, OpenedS
         await connection.execute(statement, touched)
 
 
-async def _insert_if_new(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    statement = sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
-    await connection.execute(statement.on_conflict_do_nothing(), rows)
+async def _insert_missing(connection: AsyncConnection, of: Column[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Insert those of some rows that are not there, by their key, before any row of the table is locked.
+
+    Who has locked a row must not wait for another replica's insertion of a lower key: that one may wait for the row.
+    """
+    known = set((await connection.execute(select(of).where(among(connection, of, rows)))).scalars())
+    new = [rows[key] for key in sorted(rows.keys() - known)]
+    if new:
+        table = of.table
+        statement = sqlite.insert(table) if is_sqlite(connection) else postgresql.insert(table)
+        await connection.execute(statement.on_conflict_do_nothing(), new)
