@@ -30,7 +30,6 @@ export interface Item {
 export class Upload {
   readonly items: Item[];
   readonly bytes: number;
-  resumed = false;
   id = "";
   private plan: UploadState | null = null;
   private readonly stopping = new AbortController();
@@ -38,6 +37,7 @@ export class Upload {
   constructor(
     picked: Picked[],
     private readonly changed: () => void,
+    private readonly resuming: () => void,
   ) {
     this.items = picked.map((one): Item => ({ picked: one, state: "waiting", sent: 0, reason: "" }));
     this.bytes = picked.reduce((sum, one) => sum + one.file.size, 0);
@@ -90,7 +90,7 @@ export class Upload {
       try {
         const state = await api.upload(before);
         if (state.state === "open" && state.files.length === this.items.length) {
-          this.resumed = true;
+          this.resuming();
           return state;
         }
       } catch (error) {
@@ -170,11 +170,13 @@ export class Upload {
       return;
     }
     if (file.parts) {
+      const missing = file.parts.filter(({ start, length }) => start + length > file.received);
       const done: { number: number; etag: string }[] = [];
-      for (const { number, start, length, url } of file.parts) {
+      for (const { number, start, length, url } of missing) {
         done.push({ number, etag: await put(url, {}, blob.slice(start, start + length), signal, told(start)) });
       }
-      await api.completeParts(this.id, file.number, done);
+      // Of parts that came before only the bucket knows the ETags: unnamed, those that it has are meant.
+      await api.completeParts(this.id, file.number, missing.length === file.parts.length ? done : []);
     } else if (file.put) {
       const from = file.received;
       const range: Record<string, string> = from ? { "Content-Range": `bytes ${from}-${blob.size - 1}/${blob.size}` } : {};

@@ -94,7 +94,7 @@ function sending(picked: Picked[], signal: AbortSignal, restart: () => void): HT
   const box = h("div", {}, h("div", { class: "overall" }, line, bar, stop), after, detail);
   const rows = new Map<Item, { row: HTMLElement; bar: HTMLProgressElement; state: HTMLElement }>();
   const draw = soon(DRAW_MS, drawNow);
-  const current = new Upload(picked, draw);
+  const current = new Upload(picked, draw, () => say(texts.upload.resuming));
   let over = false;
 
   window.addEventListener("beforeunload", (event) => over || event.preventDefault(), { signal });
@@ -166,9 +166,6 @@ function sending(picked: Picked[], signal: AbortSignal, restart: () => void): HT
 
   drawNow();
   void run();
-  if (current.resumed) {
-    say(texts.upload.resuming);
-  }
   return box;
 }
 

@@ -1,0 +1,73 @@
+"""An upload that is broken off by closing the page goes on where it stopped, in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from integration.gateway_kit import served, settings_for
+
+STORY = Path(__file__).with_name("resume.mjs")
+SMALL, LARGE, PART = 1 << 20, 96 << 20, 16 << 20
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give a folder of some small files and a large one, which comes last."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.dcm").write_bytes(bytes(128) + b"DICM" + bytes([number]) * (SMALL - 132))
+    (folder / "large.dcm").write_bytes(bytes(128) + b"DICM" + bytes(range(256)) * ((LARGE - 132) // 256))
+    return folder
+
+
+async def _visit(chromium, tmp_path, folder, inbox, enough):
+    async with served(settings_for(tmp_path / "data", inbox_url=inbox)) as (gateway, client):
+        order = {
+            "address": str(client.base_url).rstrip("/"),
+            "chromium": chromium,
+            "profile": str(tmp_path / "profile"),
+            "folder": str(folder),
+            "enough": enough,
+        }
+        story = await asyncio.create_subprocess_exec(
+            "node", str(STORY), json.dumps(order), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            out, errors = await asyncio.wait_for(story.communicate(), 150)
+        finally:
+            if story.returncode is None:
+                story.kill()
+        assert story.returncode == 0, errors.decode()
+        bodies = [await gateway.stores.inbox.read(stat.key) async for stat in gateway.stores.inbox.list()]
+    return json.loads(out), sorted(bodies)
+
+
+async def test_an_upload_goes_on_after_the_page_was_closed(chromium, tmp_path, folder):
+    """What has arrived is not sent again, not even of the file that was under way; nothing stays behind."""
+    visit, bodies = await _visit(chromium, tmp_path, folder, str(tmp_path / "data" / "inbox"), 0.3)
+    assert bodies == sorted(path.read_bytes() for path in folder.iterdir())
+    (sent,) = visit["after"]
+    first = int(sent["range"].removeprefix("bytes ").partition("-")[0])
+    assert sent["range"].endswith(f"/{(folder / 'large.dcm').stat().st_size}")
+    assert first > LARGE // 8
+    assert (visit["kept"], visit["left"], visit["errors"]) == (1, 0, [])
+    assert visit["line"].startswith("5 files uploaded")
+
+
+async def test_an_upload_straight_into_a_bucket_goes_on_too(chromium, tmp_path, folder, bucket):
+    """Each part is there or not: those that are there are not sent again."""
+    visit, bodies = await _visit(chromium, tmp_path, folder, f"s3://{bucket}/inbox", 0.6)
+    assert bodies == sorted(path.read_bytes() for path in folder.iterdir())
+    before, after = (
+        [int(number) for one in visit[when] if (number := one["url"].partition("partNumber=")[2].partition("&")[0])]
+        for when in ("before", "after")
+    )
+    assert before == list(range(1, len(before) + 1))
+    assert after == list(range(after[0], LARGE // PART + 1))
+    assert 1 < len(before) <= after[0]
+    assert (visit["kept"], visit["left"], visit["errors"]) == (1, 0, [])
