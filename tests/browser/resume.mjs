@@ -3,7 +3,7 @@
 import { open } from "./chromium.mjs";
 
 /** So slow that there is a middle. */
-const SLOWLY = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 8 << 20 };
+const SLOWLY = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 6 << 20 };
 const AT_ONCE = { ...SLOWLY, uploadThroughput: -1 };
 
 const given = JSON.parse(process.argv[2]);
@@ -14,12 +14,15 @@ const network = await browser.newCDPSession(page);
 await network.send("Network.enable");
 page.on("pageerror", (error) => seen.errors.push(String(error)));
 page.on("dialog", (dialog) => void dialog.accept()); // it asks before an upload is left
-let puts = [];
-page.on("request", (request) => {
+const note = (puts, request) => {
   if (request.method() === "PUT") {
     puts.push({ url: request.url(), range: request.headers()["content-range"] ?? "" });
   }
-});
+};
+const begun = [];
+const taken = []; // one may be refused while the gateway still takes in what came before the page was left
+page.on("request", (request) => note(begun, request));
+page.on("response", (answer) => answer.ok() && note(taken, answer.request()));
 const choose = () => page.locator("#folder").setInputFiles(given.folder);
 const kept = () => page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("voxelmill.upload.")).length);
 
@@ -30,8 +33,8 @@ async function interrupted() {
   await page.waitForFunction((enough) => document.querySelector(".overall progress")?.value > enough, given.enough);
   seen.kept = await kept();
   await page.reload();
-  seen.before = puts;
-  puts = [];
+  seen.before = begun.splice(0);
+  taken.splice(0);
 }
 
 async function resumed() {
@@ -40,7 +43,7 @@ async function resumed() {
   await page.locator(".said", { hasText: "Going on" }).waitFor();
   await page.getByText("files uploaded").waitFor();
   seen.line = await page.locator(".sending").innerText();
-  seen.after = puts;
+  seen.after = taken;
   seen.left = await kept();
 }
 
@@ -48,7 +51,7 @@ for (const part of [interrupted, resumed]) {
   try {
     await part();
   } catch (error) {
-    console.error(`${part.name}: ${error.message}\n${await page.locator("body").innerText()}\n${JSON.stringify({ ...seen, puts })}`);
+    console.error(`${part.name}: ${error.message}\n${await page.locator("body").innerText()}\n${JSON.stringify({ ...seen, begun })}`);
     process.exitCode = 1;
     break;
   }

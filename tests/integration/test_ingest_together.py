@@ -223,10 +223,9 @@ async def until_somebody_waits(engine: AsyncEngine) -> None:
 @pytest.mark.parametrize(
     ("table", "row"),
     [
-        (series, {"study_instance_uid": "1.1", "project": "", "changed_at": Clock().time}),
-        (uploads, {"settled": 0, "first_seen": Clock().time, "changed_at": Clock().time}),
+        pytest.param(series, {"study_instance_uid": "1.1", "project": "", "changed_at": Clock().time}, id="series"),
+        pytest.param(uploads, {"settled": 0, "first_seen": Clock().time, "changed_at": Clock().time}, id="uploads"),
     ],
-    ids=str,
 )
 async def test_who_waits_for_a_row_that_is_being_made_holds_none_of_the_table(
     database: str, tmp_path: Path, table: Table, row: dict[str, object]

@@ -312,11 +312,23 @@ async def write_series(connection: AsyncConnection, opened: Mapping[str, OpenedS
         await connection.execute(statement, touched)
 
 
+async def lock(connection: AsyncConnection, table: Table, *where: ColumnElement[bool]) -> list[str]:
+    """Lock some rows of a table in the order of their keys, which are returned.
+
+    An UPDATE of many rows locks them as it comes upon them, and two replicas would wait for each other.
+    """
+    (key,) = table.primary_key
+    query = select(key).where(*where).order_by(key).with_for_update()
+    return list((await connection.execute(query)).scalars())
+
+
 async def _insert_missing(connection: AsyncConnection, of: Column[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Insert those of some rows that are not there, by their key, before any row of the table is locked.
 
     Who has locked a row must not wait for another replica's insertion of a lower key: that one may wait for the row.
     """
+    if not rows:
+        return
     known = set((await connection.execute(select(of).where(among(connection, of, rows)))).scalars())
     new = [rows[key] for key in sorted(rows.keys() - known)]
     if new:

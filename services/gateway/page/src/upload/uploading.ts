@@ -141,7 +141,11 @@ export class Upload {
       }
       await new Promise((resolve) => window.setTimeout(resolve, wait));
       wait *= 2;
-      file = (await this.fresh(file.number)) ?? file;
+      const now = (await this.fresh(file.number)) ?? file;
+      if (now.received > file.received) {
+        [tries, wait] = [0, FIRST_WAIT_MS]; // it comes on, if slowly
+      }
+      file = now;
       item.sent = file.received;
     }
   }

@@ -174,21 +174,17 @@ class BucketInbox:
         return stat
 
     async def _beginning(self, file: UploadFile) -> list[tuple[PlannedPart, Part]]:
-        """Return the parts that are there, from the first on without a gap."""
+        """Return the parts that are there and that may be put together, from the first on without a gap."""
         if file.multipart_id is None:
             return []
         try:
             sent = await self.store.parts.sent(file.key, file.multipart_id)
         except ObjectMissingError:
             return []
-        latest = {part.number: part for part in sent}
-        found: list[tuple[PlannedPart, Part]] = []
-        for planned in planned_parts(file.size):
-            part = latest.get(planned.number)
-            if part is None or part.size != planned.length:
-                break
-            found.append((planned, part))
-        return found
+        planned = planned_parts(file.size)
+        chosen, wanting = _choose(planned, sent, None)
+        gap = min(wanting, default=len(planned) + 1)
+        return list(zip(planned[: gap - 1], chosen, strict=False))
 
     async def _begin(self, upload: Upload, file: UploadFile) -> str:
         """Begin an upload in parts, instead of the one that there may be."""

@@ -242,7 +242,7 @@ class Sessions:
                 await rows.set_done(connection, upload.upload_id, found.done)
         done = {file.number: replace(file, received=file.size) for file in found.done}
         return [
-            done.get(file.number, replace(file, received=found.partly.get(file.number, file.received)))
+            file if file.done else done.get(file.number, replace(file, received=found.partly.get(file.number, 0)))
             for file in files
         ], found
 
