@@ -16,6 +16,7 @@ from integration.ingest_kit import PATIENCE, Clock, Ingest, of
 from voxelmill_ingest.findings import Instance, Refusal
 from voxelmill_ingest.ledger import Ledger
 from voxelmill_ingest.reasons import Reason
+from voxelmill_ingest.rows import lock
 from voxelmill_ingest.settlement import ObjectChangedError
 from voxelmill_ingest.tables import instances, objects, series, uploads
 from voxelmill_shared.database import open_database, reading, transaction
@@ -244,6 +245,27 @@ async def test_who_waits_for_a_row_that_is_being_made_holds_none_of_the_table(
         await connection.execute(select(table).with_for_update(nowait=True))
     assert await settling == [False, False]
     assert await count(ingest, objects) == 2
+    await ingest.close()
+
+
+async def test_many_rows_are_locked_in_the_order_of_their_keys(database: str, tmp_path: Path) -> None:
+    """Whoever waits for the first holds none of those behind it, however the table is laid out."""
+    ingest = await Ingest(tmp_path, database, Clock()).open()
+    row = {"settled": 0, "first_seen": Clock().time, "changed_at": Clock().time}
+    async with transaction(ingest.engine) as connection:
+        for upload_id in "cba":
+            await connection.execute(insert(uploads), row | {"upload_id": upload_id})
+
+    async def lock_all() -> list[str]:
+        async with transaction(ingest.engine) as other:
+            return await lock(other, uploads, uploads.c.upload_id.in_(["b", "c", "a"]))
+
+    async with transaction(ingest.engine) as connection:
+        await connection.execute(select(uploads).where(uploads.c.upload_id == "a").with_for_update())
+        locking = asyncio.create_task(lock_all())
+        await until_somebody_waits(ingest.engine)
+        await connection.execute(select(uploads).with_for_update(nowait=True))
+    assert await locking == ["a", "b", "c"]
     await ingest.close()
 
 

@@ -105,6 +105,31 @@ async def test_parts_that_are_missing_are_named(client, gateway):
     assert await gateway.stores.inbox.read(await key_of(gateway, begun)) == BODY
 
 
+async def test_what_is_told_as_received_can_be_put_together(client):
+    """Of a part that came twice in one moment, with other bytes, nobody knows which is meant: it counts as missing."""
+    begun = await client.begin(BODY)
+    first, _, third = begun["files"][0]["parts"]
+    other = bytes(first["length"])
+    await asyncio.gather(*(put(first["url"], body) for body in (piece(first), other)), put(third["url"], piece(third)))
+    path = f"/uploads/{begun['upload_id']}/files/0/parts"
+    missing = (await client.ask("POST", path, 409, json={}))["parts"]
+    assert missing in ([1, 2], [2])
+    assert (await client.state(begun))["files"][0]["received"] == (missing[0] - 1) * PART
+
+
+async def test_what_is_gone_from_the_bucket_is_not_told_as_received(client, gateway):
+    """A bucket that clears away unfinished uploads: the file begins anew."""
+    begun = await client.begin(BODY, direct=False)
+    half = PART + 1000
+    await client.send(begun, 0, BODY[:half], **{"Content-Range": f"bytes 0-{half - 1}/{len(BODY)}"})
+    assert (await client.state(begun))["files"][0]["received"] == PART
+    await gateway.stores.inbox.parts.abort_all(f"uploads/{begun['upload_id']}")
+    assert (await client.state(begun))["files"][0]["received"] == 0
+    assert (await client.send(begun, 0, BODY)).status_code == 204
+    await client.complete(begun)
+    assert await gateway.stores.inbox.read(await key_of(gateway, begun)) == BODY
+
+
 async def test_another_number_of_bytes_is_refused_by_the_bucket(client, gateway):
     """The address says how many there are."""
     begun = await client.begin(DICOM)
