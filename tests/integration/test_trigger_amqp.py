@@ -149,8 +149,11 @@ async def test_a_broker_that_is_away_is_waited_for(rabbitmq_vhost_url: str, tmp_
             assert not await is_well(found.check)
             await publisher.publish(ceph("second"))
             await cable.mend()
-            await until(lambda: heard.keys == ["first", "second"], "it did not come back")
+            await until(lambda: "second" in heard.keys, "it did not come back")
             await subscribed(found)
+    # The acknowledgement of the first may have been on the cable when it was cut: then it came, and was told, again.
+    assert set(heard.keys) == {"first", "second"}
+    assert len(set(heard.ids)) == 2
 
 
 async def test_nothing_is_acknowledged_before_it_is_announced(
