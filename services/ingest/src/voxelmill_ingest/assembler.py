@@ -17,7 +17,7 @@ from sqlalchemy import exists, func, or_, select, update
 from voxelmill_ingest.assembly import Close, OpenSeries, contents_digest, decide
 from voxelmill_ingest.manifests import make_manifest, read_slices, write_manifest
 from voxelmill_ingest.requested import Requests, make_due
-from voxelmill_ingest.rows import lock
+from voxelmill_ingest.rows import among, lock
 from voxelmill_ingest.tables import outbox, requests, series, upload_objects, uploads
 from voxelmill_shared.database import reading, transaction
 from voxelmill_shared.errors import TransientError
@@ -136,8 +136,8 @@ class Assembler:
         longest = max(patience.geometry, patience.quiet, patience.upload)
         set_ahead = series.c.due_at > now + longest + CLOCKS_APART
         if uids := await lock(connection, series, set_ahead):
-            mine = series.c.series_instance_uid.in_(uids)
-            await connection.execute(update(series).where(mine).values(due_at=now, changed_at=now))
+            locked = among(connection, series.c.series_instance_uid, uids)
+            await connection.execute(update(series).where(locked).values(due_at=now, changed_at=now))
 
     async def _give_back(self, claimed: Iterable[Row[Any]]) -> None:
         """Give up the leases of series that were not looked at, so that nobody waits for their end.
@@ -149,8 +149,8 @@ class Assembler:
         try:
             async with asyncio.timeout(GIVE_BACK_SECONDS), transaction(self.ledger.engine) as connection:
                 held = await lock(connection, series, mine, series.c.leased_by == self.owner)
-                given = series.c.series_instance_uid.in_(held)
-                await connection.execute(update(series).where(given).values(leased_by=None, leased_until=None))
+                locked = among(connection, series.c.series_instance_uid, held)
+                await connection.execute(update(series).where(locked).values(leased_by=None, leased_until=None))
         except (TransientError, TimeoutError) as error:
             log.warning("assembly.leases-kept", series=len(uids), reason=str(error))
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from voxelmill_ingest.archive import content_digest
 from voxelmill_ingest.assembly import ARCHIVE_UPLOAD, archive_upload, contents_digest
 from voxelmill_ingest.manifests import make_manifest, read_slices, write_manifest
-from voxelmill_ingest.rows import lock
+from voxelmill_ingest.rows import among, lock
 from voxelmill_ingest.tables import objects, outbox, requests, series, upload_objects, uploads
 from voxelmill_shared.database import is_sqlite, reading, transaction
 from voxelmill_shared.errors import ObjectMissingError
@@ -89,7 +89,8 @@ async def make_due(connection: AsyncConnection, uid: str, now: datetime) -> None
     ids |= {upload_id.rpartition(f"/{ARCHIVE_UPLOAD}")[0] for upload_id in ids}
     waiting = or_(requests.c.series_instance_uid == uid, requests.c.upload_id.in_(sorted(ids - {""})))
     if found := await lock(connection, requests, waiting):
-        await connection.execute(update(requests).where(requests.c.request_id.in_(found)).values(due_at=now))
+        locked = among(connection, requests.c.request_id, found)
+        await connection.execute(update(requests).where(locked).values(due_at=now))
 
 
 @dataclass(frozen=True, slots=True)
