@@ -6,10 +6,8 @@ marks in an Accept.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
-import json
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 from pydicom.uid import RLELossless
 
 from browser.conftest import MODULES
+from browser.stories import told
 from conftest import missing
 from integration.gateway_kit import opened, settings_for
 from unit.gateway.dicomweb.catalogue_kit import catalogue, ct, encoded
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIBRARY = MODULES / "dicomweb-client" / "build"
-TALK = MODULES.parents[3] / "tests" / "browser" / "dicomweb.mjs"
 OCTETS = 16 * 16 * 2
 """A frame of the slices here, in bytes."""
 
@@ -74,21 +72,13 @@ async def talk(chromium: str, folder: Path, page: str) -> dict[str, object]:
             "compressed": await catalogue(gateway, packed),
             "file": base64.b64encode(encoded(ct(study="1.2.10", series="1.2.10.1"))).decode(),
         }
-        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-        process = await asyncio.create_subprocess_exec("node", str(TALK), json.dumps(order), **pipes)
-        try:
-            said, errors = await asyncio.wait_for(process.communicate(), 60)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
-        assert process.returncode == 0, errors.decode()
+        seen = await told("dicomweb.mjs", order)
     expected = {
         "uids": uids,
         "files": [hashlib.sha256(encoded(one)).hexdigest() for one in reversed(slices)],
         "pixels": hashlib.sha256(slices[0].PixelData).hexdigest(),
     }
-    return {**json.loads(said), "expected": expected}
+    return {**seen, "expected": expected}
 
 
 async def test_a_viewer_on_another_page_searches_reads_and_stores(chromium, tmp_path):

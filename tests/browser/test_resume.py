@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
 import random
-from pathlib import Path
 
 import pytest
 
+from browser.stories import told
 from integration.gateway_kit import served, settings_for
 
-STORY = Path(__file__).with_name("resume.mjs")
 SMALL, LARGE, PART = 1 << 20, 96 << 20, 16 << 20
 
 
@@ -41,17 +38,9 @@ async def _visit(chromium, tmp_path, folder, inbox, enough):
             "folder": str(folder),
             "enough": enough,
         }
-        story = await asyncio.create_subprocess_exec(
-            "node", str(STORY), json.dumps(order), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            out, errors = await asyncio.wait_for(story.communicate(), 150)
-        finally:
-            if story.returncode is None:
-                story.kill()
-        assert story.returncode == 0, errors.decode()
+        seen = await told("resume.mjs", order)
         inbox = gateway.stores.inbox
-        return json.loads(out), sorted([digest(await inbox.read(stat.key)) async for stat in inbox.list()])
+        return seen, sorted([digest(await inbox.read(stat.key)) async for stat in inbox.list()])
 
 
 async def test_an_upload_goes_on_after_the_page_was_closed(chromium, tmp_path, folder):

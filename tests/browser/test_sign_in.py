@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from pathlib import Path
 
 import pytest
 
+from browser.stories import told
 from e2e.sharing import once
 from integration.gateway_kit import Job, served, settings_for
 from voxelmill_gateway.access.callers import Role
 
-STORY = Path(__file__).with_name("sign_in.mjs")
 OURS, THEIRS = Job(1, project="chest", patient="Doe^Jane"), Job(2, project="other", patient="Roe^Richard")
 
 
@@ -36,16 +34,8 @@ async def _visit(chromium, folder):
             "admin": admin,
             "series": OURS.uid,
         }
-        story = await asyncio.create_subprocess_exec(
-            "node", str(STORY), json.dumps(order), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            out, errors = await asyncio.wait_for(story.communicate(), 150)
-        finally:
-            if story.returncode is None:
-                story.kill()
-    assert story.returncode == 0, errors.decode()
-    return {**json.loads(out), "keys": [viewer, admin]}
+        seen = await told("sign_in.mjs", order)
+    return {**seen, "keys": [viewer, admin]}
 
 
 def test_a_wrong_key_is_answered_with_a_sentence(visit):

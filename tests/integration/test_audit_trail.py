@@ -41,15 +41,6 @@ if TYPE_CHECKING:
 UIDS = (f"1.2.826.9.{number}" for number in itertools.count(1))
 
 
-@pytest.fixture
-async def index(database_url: str, tmp_path: Path) -> AsyncIterator[Index]:
-    """Give a replica of index on an empty database."""
-    await migrate(database_url)
-    replica = Index.open(database_url, tmp_path / "results")
-    yield replica
-    await replica.engine.dispose()
-
-
 async def tell(index: Index, count: int = 3) -> None:
     """Have events recorded, 3 to a series."""
     for _ in range(count // 3):

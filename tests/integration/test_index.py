@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from integration.index_kit import FILES, Index, Series
-from voxelmill_index.service import migrate
 from voxelmill_index.settling import read_job
 from voxelmill_index.tables import METADATA as INDEX_METADATA
 from voxelmill_shared import catalog
@@ -27,38 +26,9 @@ from voxelmill_shared.privacy import object_digest
 from voxelmill_shared.receipt_check import verify_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from voxelmill_shared.events import Envelope
 
 UIDS = (f"1.2.826.{number}" for number in itertools.count(1000))
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the address of an empty database of each kind in turn."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.db"
-    address: str = request.getfixturevalue("database")
-    return address
-
-
-@pytest.fixture
-async def index(url: str, tmp_path: Path) -> AsyncIterator[Index]:
-    """Give a replica of index on that database, with the migrations applied."""
-    await migrate(url)
-    replica = Index.open(url, tmp_path / "results")
-    yield replica
-    await replica.engine.dispose()
-
-
-@pytest.fixture
-async def other(index: Index, url: str) -> AsyncIterator[Index]:
-    """Give a second replica on the same database and store."""
-    replica = Index.open(url, index.store.root)
-    yield replica
-    await replica.engine.dispose()
 
 
 @pytest.fixture
@@ -73,11 +43,11 @@ async def take_all(index: Index, envelopes: list[Envelope]) -> None:
         assert await index.take(envelope) == Done()
 
 
-async def test_migrations_make_the_tables_that_the_code_works_with(index: Index, url: str) -> None:
+async def test_migrations_make_the_tables_that_the_code_works_with(index: Index, database_url: str) -> None:
     """What Alembic makes and what SQLAlchemy is told do not drift apart."""
     assert index.engine
-    assert await differences(url, METADATA) == []
-    assert await differences(url, INDEX_METADATA) == []
+    assert await differences(database_url, METADATA) == []
+    assert await differences(database_url, INDEX_METADATA) == []
 
 
 async def test_a_job_that_goes_well_ends_with_a_receipt_and_one_event(index: Index, series: Series) -> None:

@@ -35,30 +35,11 @@ from voxelmill_shared.migrations import upgrade
 from voxelmill_shared.outcome import Done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from sqlalchemy import Insert
 
 SEG = "segmentation/segmentation.dcm"
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the address of an empty database of each kind in turn."""
-    address: str = (
-        request.getfixturevalue("database") if request.param == "postgresql" else f"sqlite:///{tmp_path}/catalog.db"
-    )
-    return address
-
-
-@pytest.fixture
-async def index(url: str, tmp_path: Path) -> AsyncIterator[Index]:
-    """Give a replica of index on that database, with the migrations applied."""
-    await migrate(url)
-    replica = Index.open(url, tmp_path / "results")
-    yield replica
-    await replica.engine.dispose()
 
 
 async def test_the_header_of_the_first_instance_is_what_people_search_by(index: Index) -> None:
@@ -295,10 +276,10 @@ def as_it_was(name: str, **values: Any) -> Insert:
     return insert(table(name, *columns)).values(values)
 
 
-async def test_a_catalog_of_an_earlier_version_goes_on(url: str, tmp_path: Path) -> None:
+async def test_a_catalog_of_an_earlier_version_goes_on(database_url: str, tmp_path: Path) -> None:
     """Objects and series get the projects of their keys; series without headers are found all the same."""
-    await upgrade(url, package="voxelmill_index.migrations", version_table=VERSION_TABLE, target="index_0003")
-    engine = open_database(url)
+    await upgrade(database_url, package="voxelmill_index.migrations", version_table=VERSION_TABLE, target="index_0003")
+    engine = open_database(database_url)
     keys = {"1.1": "study/1.dcm", "1.2": "projects/lungs/1.dcm", "1.3": "x/projects/lungs/1.dcm", "1.4": ""}
     async with transaction(engine) as connection:
         for uid, key in keys.items():
@@ -315,8 +296,8 @@ async def test_a_catalog_of_an_earlier_version_goes_on(url: str, tmp_path: Path)
             seen = {**named, **texts, "address": f"inbox/{key}", "kind": "dicom", "status": "validated"}
             await connection.execute(as_it_was("catalog_objects", **seen, members=0, warnings=[]))
     await engine.dispose()
-    await migrate(url)
-    index = Index.open(url, tmp_path / "results")
+    await migrate(database_url)
+    index = Index.open(database_url, tmp_path / "results")
     assert {row.address: row.project for row in await rows(index, OBJECTS)} == {
         "inbox/study/1.dcm": "default",
         "inbox/projects/lungs/1.dcm": "lungs",

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from integration.index_kit import Index, Series
-from voxelmill_index.service import migrate
 from voxelmill_shared import catalog
 from voxelmill_shared.database import reading, transaction
 from voxelmill_shared.outcome import Done
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
 UIDS = (f"1.2.826.{number}" for number in itertools.count(1000))
-
-
-@pytest.fixture
-async def index(database_url: str, tmp_path: Path) -> AsyncIterator[Index]:
-    """Give a replica of index."""
-    await migrate(database_url)
-    replica = Index.open(database_url, tmp_path / "results")
-    yield replica
-    await replica.engine.dispose()
-
-
-@pytest.fixture
-async def other(index: Index, database_url: str) -> AsyncIterator[Index]:
-    """Give a second replica on the same database and store."""
-    replica = Index.open(database_url, index.store.root)
-    yield replica
-    await replica.engine.dispose()
 
 
 async def test_many_objects_at_a_time_leave_what_one_after_the_other_does(index: Index, other: Index) -> None:

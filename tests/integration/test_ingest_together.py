@@ -218,7 +218,7 @@ async def until_somebody_waits(engine: AsyncEngine) -> None:
             async with reading(engine) as connection:
                 if (await connection.execute(waiting)).scalar_one():
                     return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks: only the server knows who waits
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ async def test_slow_readers_hold_up_nobody(files):
     expected = b"begin " + body_of(files) + b" end"
     async with serving(answering(all_of(files), len(expected)), http=Connection) as address:
         readers = [await slow_reader(address) for _ in range(40)]
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # the buffers fill up; were they not full, the test would show less, not fail
         await asyncio.wait_for(asyncio.gather(*(asyncio.to_thread(len, b"") for _ in range(100))), 5)
         for reader, writer in readers:
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")

@@ -51,7 +51,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(given: dict[str, Any], variab
 def test_a_secret_is_not_repeated() -> None:
     """Neither in an error nor in the settings' text."""
     with pytest.raises(ValidationError) as refused:
-        IngestProcessSettings(notification_token="hunter2", amqp_notifications_url="http://user:hunter2@host")  # noqa: S106
+        IngestProcessSettings(notification_token="hunter2", amqp_notifications_url="http://user:hunter2@host")  # noqa: S106 - no secret of anybody
     assert "hunter2" not in "".join(wrong_settings(refused.value))
     settings = IngestProcessSettings(notification_token=SECRET, amqp_notifications_url=f"amqp://user:{SECRET}@host")
     assert SECRET not in repr(settings)

@@ -83,7 +83,7 @@ async def test_writers_wait_for_the_turn_as_long_as_for_the_database(tmp_path: P
         async with transaction(engine):
             pytest.fail("it was not our turn")
     waiting = asyncio.create_task(_write(engine))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # it may look in vain meanwhile; if it has not, the test shows less and does not fail
     somebody.give()
     await waiting
     assert somebody.take()

@@ -113,14 +113,14 @@ class _Answers:
         model: str = "3d_fullres",
         folds: Sequence[int] | None = None,
         trainer: str = "nnUNetTrainer",
-        tta: bool = False,  # noqa: ARG002
-        num_threads_preprocessing: int = 3,  # noqa: ARG002
-        num_threads_nifti_save: int = 2,  # noqa: ARG002
+        tta: bool = False,  # noqa: ARG002 - it is called with it
+        num_threads_preprocessing: int = 3,  # noqa: ARG002 - it is called with it
+        num_threads_nifti_save: int = 2,  # noqa: ARG002 - it is called with it
         plans: str = "nnUNetPlans",
-        device: Any = "cuda",  # noqa: ARG002
-        quiet: bool = False,  # noqa: ARG002
+        device: Any = "cuda",  # noqa: ARG002 - it is called with it
+        quiet: bool = False,  # noqa: ARG002 - it is called with it
         step_size: float = 0.5,
-        save_probabilities_path: Any = None,  # noqa: ARG002
+        save_probabilities_path: Any = None,  # noqa: ARG002 - it is called with it
         use_cropped_logits_resampling: bool = False,  # noqa: ARG002 - only with higher_order_resampling
     ) -> None:
         """Label every case of a folder into another."""
